@@ -1,0 +1,182 @@
+//! The log's settings, parsed once into limits that hold together.
+
+use crate::compress::Compression;
+use crate::wire::checksum::{ChecksumKind, Crc32cFn, crc32c};
+use crate::wire::frame::{FRAME_BYTES_MAX, HEAD_BYTES_MAX};
+use crate::wire::header::HEADER_BYTES;
+use core::fmt;
+use core::time::Duration;
+
+/// How sure an append is before it returns.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Level {
+    /// It is in the process's memory. Survives nothing until a flush or sync.
+    Buffered,
+    /// The kernel has it. Survives a crash of the process.
+    Os,
+    /// The device has it. Survives power loss.
+    Disk,
+}
+
+/// When records become durable, and what an append waits for when it asks for nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FsyncPolicy {
+    /// An append returns at [`Level::Disk`].
+    Always,
+    /// An append returns at [`Level::Os`]; every record is durable within this time of its append,
+    /// whether or not another append comes.
+    Batch(Duration),
+    /// An append returns at [`Level::Os`]; the log syncs only when asked, and at rotation.
+    Os,
+}
+
+impl FsyncPolicy {
+    /// What an append under this policy waits for by default.
+    pub const fn level(self) -> Level {
+        match self {
+            Self::Always => Level::Disk,
+            Self::Batch(_) | Self::Os => Level::Os,
+        }
+    }
+}
+
+/// What to do about damage to bytes that had been durable.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RecoveryPolicy {
+    /// The log ends before the damage; every byte cut is first moved to `quarantine/`.
+    #[default]
+    PrefixValid,
+    /// Refuse to open, and change nothing.
+    Strict,
+    /// Keep every good frame on both sides of the damage, and report the hole.
+    Salvage,
+}
+
+/// How much of the log an open reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RecoveryScan {
+    /// Headers, footers and the last segment. Damage inside a sealed segment shows when it is read.
+    #[default]
+    Tail,
+    /// Every byte of every segment.
+    Full,
+}
+
+/// Settings of a log.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// No segment's file is longer, in bytes.
+    pub segment_bytes_max: u64,
+    /// A segment that holds records is ended once it is this old.
+    pub segment_age_max: Option<Duration>,
+    /// When records become durable.
+    pub fsync_policy: FsyncPolicy,
+    /// Whether a segment's space is reserved before it is used.
+    pub preallocate: bool,
+    /// What to do about damage.
+    pub recovery: RecoveryPolicy,
+    /// How much to read when opening.
+    pub scan: RecoveryScan,
+    /// How values are stored whose record does not say.
+    pub compression: Compression,
+    /// Shorter values are stored plain, in bytes.
+    pub compression_threshold_bytes: u64,
+    /// No record's key and value together are longer, in bytes; a batch's neither.
+    pub record_bytes_max: u64,
+    /// A batch that has this many bytes takes no further frame.
+    pub batch_bytes: u64,
+    /// The checksum of new segments.
+    pub checksum: ChecksumKind,
+    /// The CRC32C to use; the host hands in the fastest it has.
+    pub crc: Crc32cFn,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            segment_bytes_max: 128 << 20,
+            segment_age_max: None,
+            fsync_policy: FsyncPolicy::Batch(Duration::from_millis(5)),
+            preallocate: true,
+            recovery: RecoveryPolicy::default(),
+            scan: RecoveryScan::default(),
+            compression: Compression::None,
+            compression_threshold_bytes: 256,
+            record_bytes_max: RECORD_BYTES_MAX_DEFAULT,
+            batch_bytes: 256 << 10,
+            checksum: ChecksumKind::Crc32c,
+            crc: crc32c,
+        }
+    }
+}
+
+/// 64 MiB of value and 1 MiB of key fit; so do two such records in a default segment less the header.
+const RECORD_BYTES_MAX_DEFAULT: u64 = (64 << 20) + (1 << 20);
+
+/// The smallest segment: one page.
+pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
+/// The largest segment: 1 TiB.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 40;
+/// The smallest batch.
+pub const BATCH_BYTES_MIN: u64 = 4 << 10;
+/// The largest batch.
+pub const BATCH_BYTES_MAX: u64 = 64 << 20;
+
+/// Room that a segment keeps for the footer of a segment with one index entry.
+pub(crate) const FOOTER_BYTES: u64 = 160;
+
+impl Config {
+    /// The settings, if they hold together. `record_bytes_max` is lowered to what a segment can hold.
+    ///
+    /// # Errors
+    /// Names the setting, its value and what it must be.
+    pub fn checked(mut self) -> Result<Self, ConfigError> {
+        let within = |setting, value, min, max| {
+            let fits = (min..=max).contains(&value);
+            if fits { Ok(()) } else { Err(ConfigError { setting, value, min, max }) }
+        };
+        let segment_bytes = self.segment_bytes_max;
+        within("segment_bytes_max", segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
+        within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
+        within("record_bytes_max", self.record_bytes_max, 1, u64::MAX)?;
+        if let FsyncPolicy::Batch(window) = self.fsync_policy {
+            let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+            within("fsync_policy window in microseconds", micros, 1, 3_600_000_000)?;
+        }
+        if let Some(age) = self.segment_age_max {
+            let millis = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+            within("segment_age_max in milliseconds", millis, 1, u64::MAX)?;
+        }
+        let room = self.frame_bytes_max() - HEAD_BYTES_MAX as u64;
+        self.record_bytes_max = self.record_bytes_max.min(room);
+        Ok(self)
+    }
+
+    /// No frame that this configuration writes is longer.
+    pub(crate) fn frame_bytes_max(&self) -> u64 {
+        let room = self.segment_bytes_max.saturating_sub(HEADER_BYTES as u64 + FOOTER_BYTES);
+        room.min(FRAME_BYTES_MAX)
+    }
+}
+
+/// A setting that is out of its range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ConfigError {
+    /// Which.
+    pub setting: &'static str,
+    /// What it was.
+    pub value: u64,
+    /// The least that it may be.
+    pub min: u64,
+    /// The most that it may be.
+    pub max: u64,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { setting, value, min, max } = self;
+        write!(f, "{setting} is {value}; it must be from {min} to {max}")
+    }
+}
+
+impl core::error::Error for ConfigError {}

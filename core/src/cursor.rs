@@ -1,0 +1,338 @@
+//! Reading, sans-IO: from chunks of a segment's file to records borrowed from them.
+//!
+//! ```text
+//!           Step::Read                 Cursor::fill
+//!   step ───────────────► host reads ───────────────► step ──► Step::Record, Record, … , End
+//! ```
+//!
+//! A record is shown only after the checksum of its whole frame has held. A frame that is longer than a
+//! chunk asks for a chunk of its own length, which is bounded by the reader's limit.
+//!
+//! A cursor stays in one segment. At its end the host says which segment follows.
+
+use crate::id::{Lsn, Position};
+use crate::log::SegmentInfo;
+use crate::record::RecordRef;
+use crate::scan::{Hole, ScanStart, SegmentScan};
+use crate::wire::checksum::{Crc32cFn, Place};
+use crate::wire::frame::{HEAD_BYTES_MAX, Head, Parsed, Paused, RecordError};
+use crate::wire::header::FRAMES_OFFSET;
+use alloc::boxed::Box;
+
+/// What a cursor does next.
+#[derive(Debug)]
+pub enum Step<'a, C> {
+    /// A record, and the chunk that it is borrowed from.
+    Record(RecordRef<'a>, &'a C),
+    /// Read so many bytes of the cursor's segment, or all up to the end of the file, and hand them to
+    /// [`Cursor::fill`].
+    Read {
+        /// From here.
+        offset: u64,
+        /// So many.
+        bytes: u64,
+    },
+    /// There is nothing more up to the limit.
+    End,
+    /// What stands here is no frame of the log. [`Cursor::skip_damage`] looks for the next.
+    Damaged {
+        /// Where.
+        position: Position,
+        /// The record that should be there.
+        lsn: Lsn,
+    },
+    /// Bytes without a good frame were passed over, as asked.
+    Skipped(Hole),
+    /// A frame is longer than the reader's limit; the cursor stays before it.
+    TooLong {
+        /// Where.
+        position: Position,
+        /// How long it is.
+        bytes: u64,
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// A record in a good frame cannot be read; the next step goes on after it.
+    BadRecord {
+        /// The frame.
+        position: Position,
+        /// Why.
+        error: RecordError,
+    },
+}
+
+/// Where a cursor begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// At the first record of the segment.
+    Start,
+    /// At the first record with this LSN or a later one.
+    Lsn(Lsn),
+    /// At the first record whose bytes begin at this offset or later.
+    Offset(u64),
+}
+
+/// Reads the records of a segment in order.
+#[derive(Debug)]
+pub struct Cursor<C> {
+    segment: SegmentInfo,
+    crc: Crc32cFn,
+    chunk_bytes: u64,
+    frame_bytes_max: u64,
+    target: Target,
+    /// Where the next frame begins.
+    at: u64,
+    /// The LSN that it begins with.
+    lsn: Lsn,
+    chunk: Option<Chunk<C>>,
+    frame: Option<OpenFrame>,
+    skipping: Option<Box<SegmentScan>>,
+    skipped: Option<Hole>,
+}
+
+#[derive(Debug)]
+struct Chunk<C> {
+    offset: u64,
+    bytes: C,
+    /// The file ended in it.
+    is_short: bool,
+}
+
+/// The frame whose records are being shown. Its bytes are in the chunk.
+#[derive(Debug)]
+struct OpenFrame {
+    start: u64,
+    bytes: u64,
+    records: Paused,
+}
+
+/// What the chunk says of the place where the next frame begins.
+enum Look {
+    Frame(Head),
+    NeedsBytes(u64),
+    NoFrame,
+    TooLong(u64),
+}
+
+impl<C: AsRef<[u8]>> Cursor<C> {
+    /// A cursor at the beginning of `segment`. It asks for `chunk_bytes` at a time, and for more only
+    /// where a frame is longer, up to `frame_bytes_max`.
+    pub fn new(
+        segment: SegmentInfo,
+        crc: Crc32cFn,
+        chunk_bytes: u64,
+        frame_bytes_max: u64,
+    ) -> Self {
+        Self {
+            at: FRAMES_OFFSET,
+            lsn: segment.first_lsn,
+            segment,
+            crc,
+            chunk_bytes: chunk_bytes.max(HEAD_BYTES_MAX as u64),
+            frame_bytes_max,
+            target: Target::Start,
+            chunk: None,
+            frame: None,
+            skipping: None,
+            skipped: None,
+        }
+    }
+
+    /// Goes to another place in the segment. `near` is the start of a frame at or before it and the LSN
+    /// that it begins with, from the segment's index; without it the cursor reads from the beginning.
+    pub fn seek(&mut self, target: Target, near: Option<(u64, Lsn)>) {
+        (self.at, self.lsn) = near.unwrap_or((FRAMES_OFFSET, self.segment.first_lsn));
+        self.target = target;
+        self.frame = None;
+        self.skipping = None;
+    }
+
+    /// Goes on with the beginning of the segment that follows.
+    pub fn enter(&mut self, segment: SegmentInfo) {
+        self.segment = segment;
+        self.chunk = None;
+        self.seek(Target::Start, None);
+    }
+
+    /// The segment that the cursor is in, as last told.
+    pub fn segment(&self) -> &SegmentInfo {
+        &self.segment
+    }
+
+    /// Tells that the segment has ended, or was cut.
+    pub fn set_segment(&mut self, segment: SegmentInfo) {
+        self.segment = segment;
+    }
+
+    /// The LSN that the next frame begins with.
+    pub fn next_lsn(&self) -> Lsn {
+        self.lsn
+    }
+
+    /// Where the next frame begins.
+    pub fn position(&self) -> Position {
+        Position::new(self.segment.segment, self.at)
+    }
+
+    /// Takes the bytes of the segment's file from `offset` on; `is_short`: the file ended before as
+    /// many were read as had been asked for.
+    pub fn fill(&mut self, offset: u64, bytes: C, is_short: bool) {
+        if let Some(scan) = &mut self.skipping {
+            let mut next = None;
+            scan.feed(bytes.as_ref(), |found| next = next.or(Some((found.offset, found.lsn))));
+            if is_short && let Some((from, _)) = scan.wants() {
+                scan.ends_at(from);
+            }
+            if next.is_some() || scan.wants().is_none() {
+                self.end_skip(next);
+            }
+        }
+        self.chunk = Some(Chunk { offset, bytes, is_short });
+    }
+
+    /// After [`Step::Damaged`]: looks for the next good frame up to `limit`.
+    pub fn skip_damage(&mut self, limit: u64) {
+        self.frame = None;
+        self.skipping = Some(Box::new(SegmentScan::new(ScanStart {
+            segment: self.segment.segment,
+            salt: self.segment.salt,
+            checksum: self.segment.checksum,
+            crc: self.crc,
+            offset: self.at,
+            lsn: self.lsn,
+            limit,
+            last_lsn: None,
+        })));
+    }
+
+    fn end_skip(&mut self, next: Option<(u64, Lsn)>) {
+        let Some(scan) = self.skipping.take() else { return };
+        let report = scan.into_report();
+        self.skipped = report.holes.first().copied();
+        match (next, self.skipped) {
+            (Some((offset, lsn)), _) => (self.at, self.lsn) = (offset, lsn),
+            (None, Some(hole)) => self.at = hole.end,
+            (None, None) => {}
+        }
+    }
+
+    /// The next thing to do. `limit`: the offset in this segment up to which frames may be shown.
+    pub fn step(&mut self, limit: u64) -> Step<'_, C> {
+        if let Some(hole) = self.skipped.take() {
+            return Step::Skipped(hole);
+        }
+        if let Some(scan) = &self.skipping
+            && let Some((offset, bytes)) = scan.wants()
+        {
+            return Step::Read { offset, bytes: bytes.min(self.chunk_bytes) };
+        }
+        loop {
+            if let Some(frame) = &mut self.frame {
+                let bytes = slice(self.chunk.as_ref(), frame.start, frame.bytes);
+                let (Some(bytes), Some(chunk)) = (bytes, &self.chunk) else {
+                    self.frame = None;
+                    continue;
+                };
+                let mut records = frame.records.resume(bytes);
+                let item = records.next();
+                frame.records = records.pause();
+                match item {
+                    None => self.frame = None,
+                    Some(Ok(record)) if is_past_end(&self.segment, record.lsn) => return Step::End,
+                    Some(Ok(record)) if self.target.is_after(&record) => {}
+                    Some(Ok(record)) => return Step::Record(record, &chunk.bytes),
+                    Some(Err(error)) => {
+                        let position = Position::new(self.segment.segment, frame.start);
+                        return Step::BadRecord { position, error };
+                    }
+                }
+                continue;
+            }
+            if self.at >= limit || is_past_end(&self.segment, self.lsn) {
+                return Step::End;
+            }
+            let position = self.position();
+            match self.look(limit) {
+                Look::Frame(head) => {
+                    self.frame = Some(OpenFrame {
+                        start: self.at,
+                        bytes: head.frame_bytes,
+                        records: head.records(&[], self.lsn, position).pause(),
+                    });
+                    self.at += head.frame_bytes;
+                    self.lsn = self.lsn.plus(head.count);
+                }
+                Look::NeedsBytes(bytes) => return Step::Read { offset: self.at, bytes },
+                Look::NoFrame => return Step::Damaged { position, lsn: self.lsn },
+                Look::TooLong(bytes) => {
+                    let limit_bytes = self.frame_bytes_max;
+                    return Step::TooLong { position, bytes, limit_bytes };
+                }
+            }
+        }
+    }
+
+    /// Looks at the bytes where the next frame begins.
+    fn look(&self, limit: u64) -> Look {
+        let left = limit - self.at;
+        let is_short = self.chunk.as_ref().is_some_and(|chunk| chunk.is_short);
+        let head_bytes = left.min(HEAD_BYTES_MAX as u64);
+        let missing = |bytes: u64| {
+            if is_short && slice(self.chunk.as_ref(), self.at, 0).is_some() {
+                Look::NoFrame
+            } else {
+                Look::NeedsBytes(bytes.max(self.chunk_bytes).min(left))
+            }
+        };
+        let Some(bytes) = slice(self.chunk.as_ref(), self.at, head_bytes) else {
+            return missing(head_bytes);
+        };
+        let head = match Head::parse(bytes, self.segment.checksum) {
+            Parsed::Head(head) if head.frame_bytes <= left => head,
+            _ => return Look::NoFrame,
+        };
+        if head.lsn_from(self.lsn) != self.lsn {
+            return Look::NoFrame;
+        }
+        if head.frame_bytes > self.frame_bytes_max {
+            return Look::TooLong(head.frame_bytes);
+        }
+        let Some(frame) = slice(self.chunk.as_ref(), self.at, head.frame_bytes) else {
+            return missing(head.frame_bytes);
+        };
+        let place = Place {
+            salt: self.segment.salt,
+            segment: self.segment.segment,
+            offset: self.at,
+            lsn: self.lsn,
+        };
+        if head.holds(frame, place, self.segment.checksum, self.crc) {
+            Look::Frame(head)
+        } else {
+            Look::NoFrame
+        }
+    }
+}
+
+impl Target {
+    fn is_after(self, record: &RecordRef<'_>) -> bool {
+        match self {
+            Self::Start => false,
+            Self::Lsn(lsn) => record.lsn < lsn,
+            Self::Offset(offset) => record.position.offset < offset,
+        }
+    }
+}
+
+/// Whether `lsn` is not a record of the segment any more.
+fn is_past_end(segment: &SegmentInfo, lsn: Lsn) -> bool {
+    segment.end.is_some_and(|end| lsn > end.last_lsn)
+}
+
+/// The bytes `from..from + bytes` of the file, if the chunk has all of them.
+fn slice<C: AsRef<[u8]>>(chunk: Option<&Chunk<C>>, from: u64, bytes: u64) -> Option<&[u8]> {
+    let chunk = chunk?;
+    let start = usize::try_from(from.checked_sub(chunk.offset)?).ok()?;
+    let end = start.checked_add(usize::try_from(bytes).ok()?)?;
+    chunk.bytes.as_ref().get(start..end)
+}

@@ -1,0 +1,282 @@
+//! Writes and syncs: when a batch sets out, and what its return means.
+//!
+//! While a durable write runs, the next batch fills: that is group commit. A batch sets out
+//!
+//! - as a **durable write** (write and sync in one) when somebody waits for the disk, nothing else is on
+//!   its way and it is the last of those waiting;
+//! - as a **plain write** when somebody waits for the kernel, or it is full.
+//!
+//! At most one plain write is on its way at a time, beside at most one durable write. A sync of its own
+//! is for what plain writes have left behind.
+
+use super::{Job, Log, Mark, Open, Step};
+use crate::batch::{Batch, Buffer};
+use crate::command::{Command, CommandId, Data, Operation, Sync, Truncate, Write};
+use crate::error::Failure;
+use crate::event::Event;
+use crate::id::{Lsn, Position, SegmentId, Time, Watermark};
+use crate::log::RolledBack;
+use crate::log::rotate::Spare;
+use crate::wire::header::{FRAMES_OFFSET, LINK_OFFSET};
+use crate::wire::name::FileId;
+
+/// A batch on its way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flight {
+    id: CommandId,
+    segment: SegmentId,
+    offset: u64,
+    before: Lsn,
+    to: Mark,
+    durable: Option<Time>,
+    has_landed: bool,
+}
+
+/// Undoing appends that a full disk did not take: what was written of them is cut off and the cut is
+/// synced, so that no crash brings them back, before anyone is told.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rollback {
+    failure: Failure,
+    segment: SegmentId,
+    offset: u64,
+    after: Lsn,
+    step: RollbackStep,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum RollbackStep {
+    /// Other writes and syncs are still on their way.
+    Drain,
+    Truncating,
+    SyncDue,
+    Syncing,
+}
+
+impl<B: Buffer> Log<B> {
+    pub(super) fn poll_commit(&mut self) -> Option<Command<B>> {
+        if self.rollback.is_some() {
+            return self.poll_rollback();
+        }
+        self.poll_write().or_else(|| self.poll_sync())
+    }
+
+    fn poll_write(&mut self) -> Option<Command<B>> {
+        let is_durable = self.next_write_is_durable()?;
+        let batch = self.batches.queued.pop_front().or_else(|| self.batches.filling.take())?;
+        let file = FileId::Segment(batch.segment);
+        let id = self.issue(Job::Batch, Operation::Write, Some(file));
+        self.flights.push_back(Flight {
+            id,
+            segment: batch.segment,
+            offset: batch.offset,
+            before: batch.before,
+            to: Mark { offset: batch.end(), lsn: batch.last },
+            durable: is_durable.then_some(self.now),
+            has_landed: false,
+        });
+        let Batch { buffer, offset, .. } = batch;
+        let (name, data) = (file.name(), Data::Buffer(buffer));
+        Some(Command::Write(Write { id, name, offset, data, sync: is_durable }))
+    }
+
+    /// Whether the next batch may set out, and if so, whether it is synced as well.
+    fn next_write_is_durable(&self) -> Option<bool> {
+        let queued = self.batches.queued.front();
+        let batch = queued.or(self.batches.filling.as_ref().filter(|batch| !batch.is_empty()))?;
+        let for_kernel = queued.is_some() || self.want_written > batch.before;
+        let for_disk = self.want_durable > batch.before;
+        if !for_kernel && !for_disk {
+            return None;
+        }
+        if let Some(flight) = self.flights.back() {
+            let may_follow = flight.segment == batch.segment
+                && self.flights.iter().all(|flight| flight.durable.is_some());
+            return (may_follow && for_kernel).then_some(false);
+        }
+        let is_syncing = self.open_segment(batch.segment).is_some_and(|open| open.is_syncing);
+        let is_last = self.batches.queued.len() <= usize::from(queued.is_some())
+            && (queued.is_none() || self.batches.filling.is_none());
+        match (for_disk && is_last, is_syncing) {
+            (true, false) => Some(true),
+            // One sync is under way; the batch gathers meanwhile and goes with the next.
+            (true, true) if !for_kernel => None,
+            _ => Some(false),
+        }
+    }
+
+    fn poll_sync(&mut self) -> Option<Command<B>> {
+        let has_flights = !self.flights.is_empty();
+        let is_wanted = self.want_durable > self.durable.lsn
+            && (self.written.lsn >= self.want_durable || !has_flights);
+        let is_wanted = is_wanted || (self.request.wants_sync() && !has_flights);
+        let durable_flight =
+            self.flights.iter().find(|flight| flight.durable.is_some()).map(|f| f.segment);
+        let now = self.now;
+        let open = self.open.iter_mut().find(|open| {
+            let is_behind = open.written.offset > open.synced.offset;
+            let is_complete = open.sealed.is_some() && open.written.offset == open.end;
+            let is_free = !open.is_syncing && durable_flight != Some(open.identity.segment);
+            is_behind && is_free && (is_wanted || is_complete)
+        })?;
+        open.is_syncing = true;
+        let (segment, to) = (open.identity.segment, open.written);
+        let file = FileId::Segment(segment);
+        let job = Job::Sync { segment, to, began: now };
+        let id = self.issue(job, Operation::Sync, Some(file));
+        Some(Command::Sync(Sync { id, name: file.name() }))
+    }
+
+    pub(super) fn batch_done(&mut self, id: CommandId, outcome: Result<(), Failure>) {
+        let Some(at) = self.flights.iter().position(|flight| flight.id == id) else { return };
+        match outcome {
+            Ok(()) => self.flights[at].has_landed = true,
+            Err(failure) if failure.error.is_no_space() => {
+                if let Some(flight) = self.flights.remove(at) {
+                    self.begin_rollback(flight, failure);
+                }
+            }
+            Err(failure) => self.fail(failure),
+        }
+        while let Some(flight) = self.flights.front().copied()
+            && flight.has_landed
+        {
+            self.flights.pop_front();
+            self.land(&flight);
+        }
+        self.raise_watermarks();
+    }
+
+    /// A batch has reached the kernel, and all before it have.
+    fn land(&mut self, flight: &Flight) {
+        // What follows a batch that was undone is undone with it.
+        let is_undone = self.rollback.is_some_and(|rollback| {
+            (rollback.segment, rollback.offset) <= (flight.segment, flight.offset)
+        });
+        if is_undone {
+            return;
+        }
+        let Some(open) = self.open_segment_mut(flight.segment) else { return };
+        open.written = flight.to;
+        if let Some(began) = flight.durable {
+            open.synced = flight.to;
+            self.restart_window(began);
+        }
+    }
+
+    pub(super) fn sync_done(
+        &mut self,
+        segment: SegmentId,
+        to: Mark,
+        began: Time,
+        outcome: Result<(), Failure>,
+    ) {
+        if let Some(open) = self.open_segment_mut(segment) {
+            open.is_syncing = false;
+        }
+        if let Err(failure) = outcome {
+            return self.fail(failure);
+        }
+        if let Some(open) = self.open_segment_mut(segment)
+            && to.offset > open.synced.offset
+        {
+            open.synced = to;
+        }
+        self.restart_window(began);
+        self.raise_watermarks();
+    }
+
+    /// What is not durable yet was appended after the sync that just returned set out.
+    fn restart_window(&mut self, began: Time) {
+        if let Some(since) = &mut self.unsynced_since {
+            *since = began.max(*since);
+        }
+    }
+
+    fn begin_rollback(&mut self, flight: Flight, failure: Failure) {
+        let earlier = self.rollback.is_some_and(|rollback| {
+            (rollback.segment, rollback.offset) <= (flight.segment, flight.offset)
+        });
+        if !earlier {
+            self.rollback = Some(Rollback {
+                failure,
+                segment: flight.segment,
+                offset: flight.offset,
+                after: flight.before,
+                step: RollbackStep::Drain,
+            });
+        }
+        self.batches.discard_unsent();
+        self.events.tell(Event::DiskFull(failure));
+    }
+
+    fn poll_rollback(&mut self) -> Option<Command<B>> {
+        let rollback = self.rollback?;
+        let is_syncing = self.open.iter().any(|open| open.is_syncing);
+        let name = FileId::Segment(rollback.segment).name();
+        let (operation, step) = match rollback.step {
+            RollbackStep::Drain if self.flights.is_empty() && !is_syncing => {
+                (Operation::Truncate, RollbackStep::Truncating)
+            }
+            RollbackStep::SyncDue => (Operation::Sync, RollbackStep::Syncing),
+            _ => return None,
+        };
+        self.rollback = Some(Rollback { step, ..rollback });
+        let id = self.issue(Job::Rollback, operation, Some(name.file));
+        Some(match operation {
+            Operation::Sync => Command::Sync(Sync { id, name }),
+            _ => Command::Truncate(Truncate { id, name, bytes: rollback.offset }),
+        })
+    }
+
+    pub(super) fn rollback_done(&mut self, outcome: Result<(), Failure>) -> Option<RolledBack> {
+        if let Err(failure) = outcome {
+            self.fail(failure);
+            return None;
+        }
+        let rollback = self.rollback.as_mut()?;
+        if rollback.step == RollbackStep::Truncating {
+            rollback.step = RollbackStep::SyncDue;
+            return None;
+        }
+        let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
+        // Nothing was written to a segment that came after: it is ready to be moved into again.
+        while self.open.len() > 1
+            && self.open.back().is_some_and(|open| open.identity.segment != segment)
+        {
+            if let Some(open) = self.open.pop_back() {
+                self.spare = Spare::Ready(open.identity);
+            }
+        }
+        if let Some(open) = self.open.back_mut() {
+            open.undo_from(offset);
+            self.appended = Watermark { lsn: after, end: Position::new(segment, open.end) };
+        }
+        self.want_written = self.want_written.min(after);
+        self.want_durable = self.want_durable.min(after);
+        self.segments_version += 1;
+        self.raise_watermarks();
+        Some(RolledBack { after, failure })
+    }
+
+    pub(super) fn open_segment(&self, segment: SegmentId) -> Option<&Open> {
+        self.open.iter().find(|open| open.identity.segment == segment)
+    }
+
+    pub(super) fn open_segment_mut(&mut self, segment: SegmentId) -> Option<&mut Open> {
+        self.open.iter_mut().find(|open| open.identity.segment == segment)
+    }
+}
+
+impl Open {
+    /// Forgets what was encoded for the bytes from `offset` on, which were never written.
+    fn undo_from(&mut self, offset: u64) {
+        if offset == LINK_OFFSET {
+            self.is_link_sent = false;
+        }
+        self.end = offset.max(FRAMES_OFFSET);
+        self.frames_end = self.end;
+        self.sealed = None;
+        self.trim = Step::Due;
+        self.index.cut(self.end);
+    }
+}

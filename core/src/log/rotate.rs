@@ -1,0 +1,343 @@
+//! Segments: the next one made ready ahead of need, and the switch to it.
+//!
+//! ```text
+//!   create x.wal.new ─► preallocate ─► write identity ─► sync ─► rename to x.wal ─► sync folder ─► ready
+//! ```
+//!
+//! A file with a final name therefore always has a whole identity. Moving in is bookkeeping: the old
+//! segment's footer goes with its last batch, the new one's link with its first.
+
+use super::{Job, Log, ManifestFor, Mark, Open, Step};
+use crate::batch::Buffer;
+use crate::command::{
+    Allocate, Command, CommandId, Create, Data, Folder, Operation, Remove, Rename, Sync, SyncDir,
+    Truncate, Write,
+};
+use crate::error::{AppendError, Failure};
+use crate::event::Event;
+use crate::id::{Position, SegmentId, Time};
+use crate::wire::frame::FrameKind;
+use crate::wire::header::{FRAMES_OFFSET, Identity, Link};
+use crate::wire::manifest::Manifest;
+use crate::wire::name::FileId;
+use crate::wire::seal::{self, Index};
+use alloc::vec::Vec;
+
+/// The segment after the active one.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Spare {
+    /// None, and none is being made.
+    Idle,
+    /// One is being made.
+    Making { identity: Identity, step: MakeStep, is_running: bool },
+    /// It can be moved into.
+    Ready(Identity),
+    /// It could not be made. `is_told`: an append has been refused for it, the next tries again.
+    Failed { failure: Failure, is_told: bool },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum MakeStep {
+    Create,
+    Allocate,
+    Header,
+    Sync,
+    Rename,
+    SyncDir,
+    /// Something failed: take away what there is.
+    CleanUp(Failure),
+}
+
+impl Spare {
+    /// Whether no command for it is due or on its way.
+    pub(super) const fn is_settled(&self) -> bool {
+        !matches!(self, Self::Making { .. })
+    }
+}
+
+impl<B: Buffer> Log<B> {
+    /// Ends the active segment now, if it holds records, and moves on to the next.
+    ///
+    /// # Errors
+    /// As [`Log::append`].
+    pub fn rotate(&mut self) -> Result<(), AppendError> {
+        self.admit(0)?;
+        match self.open.back() {
+            Some(active) if self.appended.lsn >= active.link.first_lsn => self.rotate_for_append(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Moves into the next segment, or says why that cannot be done now.
+    pub(super) fn rotate_for_append(&mut self) -> Result<(), AppendError> {
+        if self.open.len() > 1 {
+            return Err(AppendError::Busy);
+        }
+        match self.spare {
+            Spare::Ready(identity) => self.move_into(identity),
+            Spare::Idle | Spare::Making { .. } => Err(AppendError::Busy),
+            Spare::Failed { failure, is_told: false } => {
+                self.spare = Spare::Failed { failure, is_told: true };
+                Err(if failure.error.is_no_space() {
+                    AppendError::DiskFull(failure)
+                } else {
+                    AppendError::NoSegment(failure)
+                })
+            }
+            Spare::Failed { .. } => {
+                self.spare = Spare::Idle;
+                Err(AppendError::Busy)
+            }
+        }
+    }
+
+    pub(super) fn age_deadline(&self) -> Option<Time> {
+        let age = self.config.segment_age_max?;
+        let active = self.open.back()?;
+        let holds_records = self.appended.lsn >= active.link.first_lsn;
+        let can_rotate = self.open.len() == 1
+            && matches!(self.spare, Spare::Ready(_))
+            && (self.batches.filling.is_some() || self.batches.has_free());
+        let is_allowed = self.rollback.is_none() && !self.request.blocks_appends();
+        (holds_records && can_rotate && is_allowed).then(|| active.link.opened.plus(age))
+    }
+
+    pub(super) fn rotate_for_age(&mut self) {
+        if let Spare::Ready(identity) = self.spare
+            && self.move_into(identity).is_err()
+        {
+            // There is no buffer for the footer just now; the deadline is not due without one, and
+            // comes back.
+            debug_assert!(!self.batches.has_free());
+        }
+    }
+
+    fn move_into(&mut self, identity: Identity) -> Result<(), AppendError> {
+        let mut from = self.sealed.back().map_or(Position::default(), |info| {
+            Position::new(info.segment, info.end.map_or(0, |end| end.frames_end))
+        });
+        if self.open.back().is_some() {
+            from = self.seal_active()?;
+        }
+        let first_lsn = self.appended.lsn.next();
+        let start = Mark { offset: FRAMES_OFFSET, lsn: self.appended.lsn };
+        self.open.push_back(Open {
+            identity,
+            link: Link {
+                first_lsn,
+                previous_end: from,
+                opened: self.now,
+                durable: self.durable.lsn,
+            },
+            is_link_sent: false,
+            end: start.offset,
+            frames_end: start.offset,
+            written: start,
+            synced: start,
+            is_syncing: false,
+            allocation: Step::Done,
+            trim: Step::Due,
+            sealed: None,
+            index: Index::with_room_for(self.config.segment_bytes_max),
+        });
+        self.spare = Spare::Idle;
+        self.segments_version += 1;
+        if from.segment != SegmentId::NONE {
+            let (from, to) = (from.segment, identity.segment);
+            self.events.tell(Event::Rotated { from, to, first_lsn });
+        }
+        Ok(())
+    }
+
+    /// Ends the active segment with a footer, and says where its frames end.
+    fn seal_active(&mut self) -> Result<Position, AppendError> {
+        self.fill()?;
+        let frame = self.frame();
+        let (now, last) = (self.now, self.appended.lsn);
+        let (Some(active), Some(batch)) = (self.open.back_mut(), &mut self.batches.filling) else {
+            return Err(AppendError::Busy);
+        };
+        let first = active.link.first_lsn;
+        let mut body = Vec::new();
+        seal::encode(&mut body, first, last.next().since(first), now, &active.index);
+        frame.put_body(&mut batch.buffer, FrameKind::Seal, &body);
+        active.frames_end = active.end;
+        active.end = batch.end();
+        active.sealed = Some(last);
+        let from = Position::new(active.identity.segment, active.frames_end);
+        self.batches.seal_filling();
+        Ok(from)
+    }
+
+    pub(super) fn poll_spare(&mut self) -> Option<Command<B>> {
+        if self.manifest_due && self.manifest_running.is_none() {
+            self.manifest_due = false;
+            let durable = self.durable;
+            let last_segment = self.next_segment.previous();
+            return Some(self.write_manifest(ManifestFor::Spare, |manifest| Manifest {
+                last_segment,
+                durable,
+                is_clean: false,
+                ..manifest
+            }));
+        }
+        if let Some(command) = self.poll_allocation() {
+            return Some(command);
+        }
+        if matches!(self.spare, Spare::Idle) {
+            self.begin_spare();
+        }
+        let Spare::Making { identity, step, is_running: false } = self.spare else { return None };
+        self.spare = Spare::Making { identity, step, is_running: true };
+        Some(self.make_command(&identity, step))
+    }
+
+    /// Reserves space in a segment that an earlier run of the log began.
+    fn poll_allocation(&mut self) -> Option<Command<B>> {
+        let to = self.config.segment_bytes_max;
+        let open = self.open.iter_mut().find(|open| open.allocation == Step::Due)?;
+        open.allocation = Step::Running;
+        let (segment, from) = (open.identity.segment, open.end);
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
+        Some(Command::Allocate(Allocate { id, name: file.name(), from, to }))
+    }
+
+    pub(super) fn allocate_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
+        if let Some(open) = self.open_segment_mut(segment) {
+            open.allocation = Step::Done;
+        }
+        self.tell_degraded(outcome);
+    }
+
+    fn begin_spare(&mut self) {
+        let is_allowed =
+            self.open.len() < 2 && self.rollback.is_none() && !self.request.blocks_appends();
+        if !is_allowed || self.is_closed {
+            return;
+        }
+        let identity = Identity {
+            checksum: self.config.checksum,
+            optional_features: 0,
+            log: self.id,
+            segment: self.next_segment,
+            created: self.now,
+            salt: self.salts.next(),
+        };
+        self.spare = Spare::Making { identity, step: MakeStep::Create, is_running: false };
+    }
+
+    fn make_command(&mut self, identity: &Identity, step: MakeStep) -> Command<B> {
+        let file = FileId::Segment(identity.segment);
+        let name = file.new_name();
+        let mut issue = |operation| self.issue(Job::Spare, operation, Some(file));
+        match step {
+            MakeStep::Create => Command::Create(Create { id: issue(Operation::Create), name }),
+            MakeStep::Allocate => {
+                let id = issue(Operation::Allocate);
+                let to = self.config.segment_bytes_max;
+                Command::Allocate(Allocate { id, name, from: 0, to })
+            }
+            MakeStep::Header => {
+                let id = issue(Operation::Write);
+                let data = Data::small(&identity.encode(self.config.crc));
+                Command::Write(Write { id, name, offset: 0, data, sync: false })
+            }
+            MakeStep::Sync => Command::Sync(Sync { id: issue(Operation::Sync), name }),
+            MakeStep::Rename => {
+                let id = issue(Operation::Rename);
+                Command::Rename(Rename { id, from: name, to: file.name() })
+            }
+            MakeStep::SyncDir => self.sync_log_folder(Job::Spare),
+            MakeStep::CleanUp(_) => Command::Remove(Remove { id: issue(Operation::Remove), name }),
+        }
+    }
+
+    pub(super) fn sync_log_folder(&mut self, job: Job) -> Command<B> {
+        let id: CommandId = self.issue(job, Operation::SyncDir, None);
+        Command::SyncDir(SyncDir { id, folder: Folder::Log })
+    }
+
+    pub(super) fn spare_done(&mut self, outcome: Result<(), Failure>) {
+        let Spare::Making { identity, step, .. } = self.spare else { return };
+        let step = match (step, outcome) {
+            (MakeStep::CleanUp(failure), _) => {
+                self.events.tell(if failure.error.is_no_space() {
+                    Event::DiskFull(failure)
+                } else {
+                    Event::Degraded(failure)
+                });
+                self.spare = Spare::Failed { failure, is_told: false };
+                return;
+            }
+            (MakeStep::Create, Ok(())) if self.config.preallocate => MakeStep::Allocate,
+            (MakeStep::Create, Ok(())) => MakeStep::Header,
+            (MakeStep::Allocate, outcome) => {
+                // Without its space reserved a segment is slower, and a full disk shows later: when
+                // it is written to, which is then undone.
+                self.tell_degraded(outcome);
+                MakeStep::Header
+            }
+            (MakeStep::Header, Ok(())) => MakeStep::Sync,
+            (MakeStep::Sync, Ok(())) => MakeStep::Rename,
+            (MakeStep::Rename, Ok(())) => MakeStep::SyncDir,
+            (MakeStep::SyncDir, Ok(())) => {
+                self.next_segment = identity.segment.next();
+                self.manifest_due = true;
+                self.spare = Spare::Ready(identity);
+                return;
+            }
+            (MakeStep::Create | MakeStep::Rename, Err(failure)) => MakeStep::CleanUp(failure),
+            (MakeStep::Header, Err(failure)) if failure.error.is_no_space() => {
+                MakeStep::CleanUp(failure)
+            }
+            (MakeStep::Header | MakeStep::Sync | MakeStep::SyncDir, Err(failure)) => {
+                return self.fail(failure);
+            }
+        };
+        self.spare = Spare::Making { identity, step, is_running: false };
+    }
+
+    /// Gives back what a sealed segment did not use of its space.
+    pub(super) fn poll_trim(&mut self) -> Option<Command<B>> {
+        let open = self.open.front_mut()?;
+        let is_due = open.is_retired()
+            && !open.is_syncing
+            && open.allocation != Step::Running
+            && open.trim == Step::Due;
+        if !is_due {
+            return None;
+        }
+        open.trim = Step::Running;
+        let (segment, bytes) = (open.identity.segment, open.end);
+        let name = FileId::Segment(segment).name();
+        let id = self.issue(Job::Trim(segment), Operation::Truncate, Some(name.file));
+        Some(Command::Truncate(Truncate { id, name, bytes }))
+    }
+
+    pub(super) fn trim_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
+        if let Some(open) = self.open_segment_mut(segment) {
+            open.trim = Step::Done;
+        }
+        self.tell_degraded(outcome);
+        self.retire();
+    }
+
+    /// Moves a segment that is sealed, durable and trimmed to the sealed ones.
+    pub(super) fn retire(&mut self) {
+        let is_done = self.open.len() > 1
+            && self.open.front().is_some_and(|open| {
+                open.is_retired() && !open.is_syncing && open.trim == Step::Done
+            });
+        if is_done && let Some(open) = self.open.pop_front() {
+            self.sealed.push_back(open.info());
+            self.segments_version += 1;
+        }
+    }
+
+    pub(super) fn tell_degraded(&mut self, outcome: Result<(), Failure>) {
+        if let Err(failure) = outcome {
+            self.events.tell(Event::Degraded(failure));
+        }
+    }
+}

@@ -1,0 +1,338 @@
+//! The first 128 bytes of a segment, in two halves.
+//!
+//! ```text
+//!  offset  bytes  identity: written when the file is made ready, ahead of need
+//!       0      8  magic "SEAWALL\n"
+//!       8      2  format version (1)
+//!      10      1  checksum of frames: 1 CRC32C, 2 XXH3-64
+//!      11      1  zero
+//!      12      4  required features: a reader that does not know a bit refuses the file
+//!      16      4  optional features: a reader may pass over bits that it does not know
+//!      20      4  zero
+//!      24     16  log id
+//!      40      8  segment id
+//!      48      8  time of creation, microseconds since the Unix epoch
+//!      56      8  salt
+//!      64      4  zero
+//!      68      4  CRC32C of bytes 0 to 67
+//!                 link: zeros until the log moves into the segment, then written with its first batch
+//!      72      4  magic "LINK"
+//!      76      4  zero
+//!      80      8  first LSN
+//!      88      8  id of the segment before; 0 when there is none
+//!      96      8  where the frames of the segment before end; 0 when there is none
+//!     104      8  time at which the log moved in, microseconds since the Unix epoch
+//!     112      8  durable LSN at that time
+//!     120      4  zero
+//!     124      4  CRC32C of bytes 0 to 71 and then 72 to 123
+//!     128         the first frame
+//! ```
+//!
+//! Two halves, because creating, preallocating, syncing and renaming a file take long and are done
+//! before the log needs it, while the link is known only when the segment before has ended.
+
+use crate::id::{LogId, Lsn, Position, SegmentId, Time};
+use crate::wire::checksum::{ChecksumKind, Crc32cFn};
+use crate::wire::{is_zero, u32_at, u64_at};
+use core::fmt;
+
+/// The format version that this build writes, and the newest that it reads.
+pub const FORMAT_VERSION: u16 = 1;
+
+const MAGIC: &[u8; 8] = b"SEAWALL\n";
+const LINK_MAGIC: &[u8; 4] = b"LINK";
+
+const VERSION_AT: usize = MAGIC.len();
+const CHECKSUM_KIND_AT: usize = VERSION_AT + 2;
+const REQUIRED_AT: usize = CHECKSUM_KIND_AT + 2;
+const OPTIONAL_AT: usize = REQUIRED_AT + 4;
+const LOG_ID_AT: usize = OPTIONAL_AT + 8;
+const SEGMENT_AT: usize = LOG_ID_AT + 16;
+const CREATED_AT: usize = SEGMENT_AT + 8;
+const SALT_AT: usize = CREATED_AT + 8;
+const IDENTITY_CHECKSUM_AT: usize = SALT_AT + 12;
+/// How long the first half is, and where the second begins.
+pub const IDENTITY_BYTES: usize = IDENTITY_CHECKSUM_AT + 4;
+
+const FIRST_LSN_AT: usize = 8;
+const PREVIOUS_SEGMENT_AT: usize = FIRST_LSN_AT + 8;
+const PREVIOUS_END_AT: usize = PREVIOUS_SEGMENT_AT + 8;
+const OPENED_AT: usize = PREVIOUS_END_AT + 8;
+const DURABLE_AT: usize = OPENED_AT + 8;
+const LINK_CHECKSUM_AT: usize = DURABLE_AT + 12;
+/// How long the second half is.
+pub const LINK_BYTES: usize = LINK_CHECKSUM_AT + 4;
+
+/// How long the whole header is, and where the first frame begins.
+pub const HEADER_BYTES: usize = IDENTITY_BYTES + LINK_BYTES;
+const _: () = assert!(IDENTITY_BYTES == 72 && HEADER_BYTES == 128);
+
+/// Where the link begins, as a file offset.
+pub const LINK_OFFSET: u64 = IDENTITY_BYTES as u64;
+/// Where the first frame begins, as a file offset.
+pub const FRAMES_OFFSET: u64 = HEADER_BYTES as u64;
+
+/// The first half of a header: which file this is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The checksum that the segment's frames carry.
+    pub checksum: ChecksumKind,
+    /// Features that a reader may pass over.
+    pub optional_features: u32,
+    /// The log that the segment is of.
+    pub log: LogId,
+    /// The segment's number; its file name says the same.
+    pub segment: SegmentId,
+    /// When the file was made.
+    pub created: Time,
+    /// Mixed into every frame's checksum.
+    pub salt: u64,
+}
+
+/// The second half of a header: what came before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The LSN of the first record in this segment.
+    pub first_lsn: Lsn,
+    /// The segment before, and where its frames end. [`SegmentId::NONE`] when there is none.
+    pub previous_end: Position,
+    /// When the log moved into this segment.
+    pub opened: Time,
+    /// What was durable at that time.
+    pub durable: Lsn,
+}
+
+/// What the second half of a header holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LinkState {
+    /// Zeros: the segment is ready, and the log has not moved in.
+    Unwritten,
+    /// A link whose checksum holds.
+    Written(Link),
+    /// Neither.
+    Broken,
+}
+
+/// Why the first half of a header cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderError {
+    /// The file is shorter than the first half of a header.
+    TooShort,
+    /// It does not begin with the magic bytes: not a segment of any version.
+    NotASegment,
+    /// Its checksum does not match.
+    Checksum {
+        /// The checksum that stands there.
+        found: u32,
+        /// The checksum of the bytes that stand there.
+        computed: u32,
+    },
+    /// A newer format.
+    NewerFormat(u16),
+    /// A required feature that this build does not know, by its bits.
+    UnknownFeatures(u32),
+    /// A checksum algorithm that this build does not know.
+    UnknownChecksum(u8),
+}
+
+impl fmt::Display for HeaderError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort => {
+                write!(f, "shorter than the {IDENTITY_BYTES} bytes that name a segment")
+            }
+            Self::NotASegment => f.write_str("does not begin as a segment does"),
+            Self::Checksum { found, computed } => {
+                write!(f, "header checksum is {found:#010x}, its bytes give {computed:#010x}")
+            }
+            Self::NewerFormat(version) => write!(
+                f,
+                "format version {version} is newer than {FORMAT_VERSION}, the newest that this \
+                 build reads"
+            ),
+            Self::UnknownFeatures(bits) => {
+                write!(f, "needs features that this build does not know (bits {bits:#010x})")
+            }
+            Self::UnknownChecksum(byte) => {
+                write!(f, "names a checksum that this build does not know ({byte})")
+            }
+        }
+    }
+}
+
+impl Identity {
+    /// The bytes of the first half.
+    pub fn encode(&self, crc: Crc32cFn) -> [u8; IDENTITY_BYTES] {
+        let mut bytes = [0; IDENTITY_BYTES];
+        bytes[..VERSION_AT].copy_from_slice(MAGIC);
+        bytes[VERSION_AT..CHECKSUM_KIND_AT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        bytes[CHECKSUM_KIND_AT] = self.checksum as u8;
+        bytes[OPTIONAL_AT..OPTIONAL_AT + 4].copy_from_slice(&self.optional_features.to_le_bytes());
+        bytes[LOG_ID_AT..SEGMENT_AT].copy_from_slice(&self.log.0);
+        bytes[SEGMENT_AT..CREATED_AT].copy_from_slice(&self.segment.get().to_le_bytes());
+        bytes[CREATED_AT..SALT_AT].copy_from_slice(&self.created.as_micros().to_le_bytes());
+        bytes[SALT_AT..SALT_AT + 8].copy_from_slice(&self.salt.to_le_bytes());
+        let checksum = crc(0, &bytes[..IDENTITY_CHECKSUM_AT]);
+        bytes[IDENTITY_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the first half from the front of a file.
+    ///
+    /// # Errors
+    /// See [`HeaderError`]. The checksum is looked at before the version: every version keeps the
+    /// length of this half and the place of its checksum, so that damage is not taken for a newer
+    /// format.
+    pub fn parse(bytes: &[u8], crc: Crc32cFn) -> Result<Self, HeaderError> {
+        if bytes.len() < IDENTITY_BYTES {
+            return Err(HeaderError::TooShort);
+        }
+        if &bytes[..VERSION_AT] != MAGIC {
+            return Err(HeaderError::NotASegment);
+        }
+        let computed = crc(0, &bytes[..IDENTITY_CHECKSUM_AT]);
+        let found = u32_at(bytes, IDENTITY_CHECKSUM_AT);
+        if found != computed {
+            return Err(HeaderError::Checksum { found, computed });
+        }
+        let version = u16::from_le_bytes([bytes[VERSION_AT], bytes[VERSION_AT + 1]]);
+        if version != FORMAT_VERSION {
+            return Err(HeaderError::NewerFormat(version));
+        }
+        let required = u32_at(bytes, REQUIRED_AT);
+        if required != 0 {
+            return Err(HeaderError::UnknownFeatures(required));
+        }
+        let kind = bytes[CHECKSUM_KIND_AT];
+        let mut log = [0; 16];
+        log.copy_from_slice(&bytes[LOG_ID_AT..SEGMENT_AT]);
+        Ok(Self {
+            checksum: ChecksumKind::from_byte(kind).ok_or(HeaderError::UnknownChecksum(kind))?,
+            optional_features: u32_at(bytes, OPTIONAL_AT),
+            log: LogId(log),
+            segment: SegmentId::new(u64_at(bytes, SEGMENT_AT)),
+            created: Time::from_micros(u64_at(bytes, CREATED_AT)),
+            salt: u64_at(bytes, SALT_AT),
+        })
+    }
+}
+
+impl Link {
+    /// The bytes of the second half, tied to the first.
+    pub fn encode(&self, identity: &Identity, crc: Crc32cFn) -> [u8; LINK_BYTES] {
+        let mut bytes = [0; LINK_BYTES];
+        bytes[..LINK_MAGIC.len()].copy_from_slice(LINK_MAGIC);
+        let numbers = [
+            (FIRST_LSN_AT, self.first_lsn.get()),
+            (PREVIOUS_SEGMENT_AT, self.previous_end.segment.get()),
+            (PREVIOUS_END_AT, self.previous_end.offset),
+            (OPENED_AT, self.opened.as_micros()),
+            (DURABLE_AT, self.durable.get()),
+        ];
+        for (at, number) in numbers {
+            bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
+        }
+        let checksum = crc(crc(0, &identity.encode(crc)), &bytes[..LINK_CHECKSUM_AT]);
+        bytes[LINK_CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    /// Reads the second half of the header that `bytes` begin with; its first half has been parsed.
+    /// A file without space reserved may end after the first half: its link is unwritten.
+    pub fn parse(bytes: &[u8], crc: Crc32cFn) -> LinkState {
+        let (identity, link) = bytes.split_at(bytes.len().min(IDENTITY_BYTES));
+        let link = &link[..link.len().min(LINK_BYTES)];
+        if is_zero(link) {
+            return LinkState::Unwritten;
+        }
+        if link.len() < LINK_BYTES {
+            return LinkState::Broken;
+        }
+        let computed = crc(crc(0, identity), &link[..LINK_CHECKSUM_AT]);
+        if &link[..LINK_MAGIC.len()] != LINK_MAGIC || u32_at(link, LINK_CHECKSUM_AT) != computed {
+            return LinkState::Broken;
+        }
+        let previous = SegmentId::new(u64_at(link, PREVIOUS_SEGMENT_AT));
+        LinkState::Written(Self {
+            first_lsn: Lsn::new(u64_at(link, FIRST_LSN_AT)),
+            previous_end: Position::new(previous, u64_at(link, PREVIOUS_END_AT)),
+            opened: Time::from_micros(u64_at(link, OPENED_AT)),
+            durable: Lsn::new(u64_at(link, DURABLE_AT)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::checksum::crc32c;
+
+    fn sample() -> (Identity, Link) {
+        let identity = Identity {
+            checksum: ChecksumKind::Xxh3,
+            optional_features: 5,
+            log: LogId([7; 16]),
+            segment: SegmentId::new(3),
+            created: Time::from_micros(11),
+            salt: 0x0123_4567_89ab_cdef,
+        };
+        let link = Link {
+            first_lsn: Lsn::new(100),
+            previous_end: Position::new(SegmentId::new(2), 4_711),
+            opened: Time::from_micros(12),
+            durable: Lsn::new(98),
+        };
+        (identity, link)
+    }
+
+    fn encoded() -> [u8; HEADER_BYTES] {
+        let (identity, link) = sample();
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..IDENTITY_BYTES].copy_from_slice(&identity.encode(crc32c));
+        bytes[IDENTITY_BYTES..].copy_from_slice(&link.encode(&identity, crc32c));
+        bytes
+    }
+
+    #[test]
+    fn both_halves_round_trip() {
+        let (identity, link) = sample();
+        let mut bytes = encoded();
+        assert_eq!(Identity::parse(&bytes, crc32c), Ok(identity));
+        assert_eq!(Link::parse(&bytes, crc32c), LinkState::Written(link));
+        bytes[IDENTITY_BYTES..].fill(0);
+        assert_eq!(Link::parse(&bytes, crc32c), LinkState::Unwritten);
+        assert_eq!(Link::parse(&bytes[..IDENTITY_BYTES], crc32c), LinkState::Unwritten);
+        let bytes = encoded();
+        assert_eq!(Link::parse(&bytes[..HEADER_BYTES - 1], crc32c), LinkState::Broken);
+        assert_eq!(Identity::parse(&bytes[..71], crc32c), Err(HeaderError::TooShort));
+    }
+
+    #[test]
+    fn every_flipped_bit_is_seen() {
+        let good = encoded();
+        for bit in 0..HEADER_BYTES * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            if bit / 8 < IDENTITY_BYTES {
+                assert!(Identity::parse(&bytes, crc32c).is_err(), "bit {bit}");
+            }
+            assert_eq!(Link::parse(&bytes, crc32c), LinkState::Broken, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn what_this_build_does_not_know_is_refused_by_name() {
+        let cases: [(usize, u8, HeaderError); 3] = [
+            (VERSION_AT, 2, HeaderError::NewerFormat(2)),
+            (REQUIRED_AT, 4, HeaderError::UnknownFeatures(4)),
+            (CHECKSUM_KIND_AT, 9, HeaderError::UnknownChecksum(9)),
+        ];
+        for (at, byte, error) in cases {
+            let mut bytes = encoded();
+            bytes[at] = byte;
+            let checksum = crc32c(0, &bytes[..IDENTITY_CHECKSUM_AT]);
+            bytes[IDENTITY_CHECKSUM_AT..IDENTITY_BYTES].copy_from_slice(&checksum.to_le_bytes());
+            assert_eq!(Identity::parse(&bytes, crc32c), Err(error));
+        }
+    }
+}
