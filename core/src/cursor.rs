@@ -174,6 +174,12 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         Position::new(self.segment.segment, self.at)
     }
 
+    /// Takes the chunk back, so that its memory can be used again.
+    pub fn take_chunk(&mut self) -> Option<C> {
+        self.frame = None;
+        self.chunk.take().map(|chunk| chunk.bytes)
+    }
+
     /// Takes the bytes of the segment's file from `offset` on; `is_short`: the file ended before as
     /// many were read as had been asked for.
     pub fn fill(&mut self, offset: u64, bytes: C, is_short: bool) {

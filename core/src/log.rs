@@ -654,6 +654,20 @@ impl<B: Buffer> Log<B> {
         self.sealed.iter().copied().chain(self.open.iter().map(Open::info))
     }
 
+    /// A frame of an open segment that begins at or before this record, from its index: its offset and
+    /// its first LSN. Sealed segments have their index in their footer.
+    pub fn frame_before_lsn(&self, segment: SegmentId, lsn: Lsn) -> Option<(u64, Lsn)> {
+        let entry = self.open_segment(segment)?.index.before_lsn(lsn)?;
+        Some((entry.offset, entry.lsn))
+    }
+
+    /// A frame of an open segment that begins at or before this offset, as
+    /// [`Log::frame_before_lsn`] gives it.
+    pub fn frame_before_offset(&self, segment: SegmentId, offset: u64) -> Option<(u64, Lsn)> {
+        let entry = self.open_segment(segment)?.index.before_offset(offset)?;
+        Some((entry.offset, entry.lsn))
+    }
+
     /// Changes whenever [`Log::segments`] does.
     pub fn segments_version(&self) -> u64 {
         self.segments_version

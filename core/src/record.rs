@@ -75,6 +75,13 @@ pub struct Entry<'a> {
     pub(crate) ttl: Option<Duration>,
 }
 
+impl Entry<'_> {
+    /// How many bytes of key and value it stores.
+    pub const fn stored_bytes(&self) -> u64 {
+        self.key.len() as u64 + self.stored.len() as u64
+    }
+}
+
 impl<'a> From<&Record<'a>> for Entry<'a> {
     /// The record with its value stored plain.
     fn from(record: &Record<'a>) -> Self {

@@ -105,25 +105,39 @@ impl<B: Buffer> Log<B> {
     }
 
     fn poll_sync(&mut self) -> Option<Command<B>> {
+        let at = self.next_sync()?;
+        let began = self.now;
+        let open = &mut self.open[at];
+        open.is_syncing = true;
+        let (segment, to) = (open.identity.segment, open.written);
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::Sync { segment, to, began }, Operation::Sync, Some(file));
+        Some(Command::Sync(Sync { id, name: file.name() }))
+    }
+
+    /// The open segment that is to be synced next.
+    fn next_sync(&self) -> Option<usize> {
         let has_flights = !self.flights.is_empty();
         let is_wanted = self.want_durable > self.durable.lsn
             && (self.written.lsn >= self.want_durable || !has_flights);
         let is_wanted = is_wanted || (self.request.wants_sync() && !has_flights);
-        let durable_flight =
-            self.flights.iter().find(|flight| flight.durable.is_some()).map(|f| f.segment);
-        let now = self.now;
-        let open = self.open.iter_mut().find(|open| {
+        let flight = self.flights.iter().find(|flight| flight.durable.is_some());
+        let syncing = flight.map(|flight| flight.segment);
+        self.open.iter().position(|open| {
             let is_behind = open.written.offset > open.synced.offset;
             let is_complete = open.sealed.is_some() && open.written.offset == open.end;
-            let is_free = !open.is_syncing && durable_flight != Some(open.identity.segment);
+            let is_free = !open.is_syncing && syncing != Some(open.identity.segment);
             is_behind && is_free && (is_wanted || is_complete)
-        })?;
-        open.is_syncing = true;
-        let (segment, to) = (open.identity.segment, open.written);
-        let file = FileId::Segment(segment);
-        let job = Job::Sync { segment, to, began: now };
-        let id = self.issue(job, Operation::Sync, Some(file));
-        Some(Command::Sync(Sync { id, name: file.name() }))
+        })
+    }
+
+    /// Whether [`Lane::Commit`](crate::command::Lane::Commit) has a command now.
+    pub fn is_commit_due(&self) -> bool {
+        let is_rolling_back = self.rollback.is_some();
+        self.poison.is_none()
+            && (is_rolling_back
+                || self.next_write_is_durable().is_some()
+                || self.next_sync().is_some())
     }
 
     pub(super) fn batch_done(&mut self, id: CommandId, outcome: Result<(), Failure>) {

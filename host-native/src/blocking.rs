@@ -1,0 +1,407 @@
+//! The log for threads: every call returns when it is done.
+//!
+//! ```
+//! use seawall::{Record, WalConfig, blocking::Wal};
+//!
+//! # let dir = tempfile::tempdir().unwrap();
+//! let (wal, recovery) = Wal::open(WalConfig::in_dir(dir.path()))?;
+//! assert!(!recovery.corruption_detected);
+//! let position = wal.append(&Record::put(b"user:42", b"alice@example.com"))?;
+//! let mut reader = wal.read_from(position)?;
+//! let (record, _) = reader.next_record()?.expect("it was just appended");
+//! assert_eq!(&record.value[..], b"alice@example.com");
+//! wal.close()?;
+//! # Ok::<(), seawall::Error>(())
+//! ```
+
+use crate::commit::{Admitted, Ask, Engine, Handle, Wait};
+use crate::config::WalConfig;
+use crate::dir::Dir;
+use crate::error::Error;
+use crate::inspect;
+use crate::reader::{Advance, Entry, Folder, Reading, Source, Start, Visibility};
+use crate::{RecoveryInfo, Stats, prepare};
+use seawall_core::config::Level;
+use seawall_core::id::{Lsn, Position};
+use seawall_core::log::Appended;
+use seawall_core::record::Record;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// A log that is open for appending. Clones are the same log; it may be used from many threads.
+///
+/// Close it with [`Wal::close`]. When the last clone is dropped without, what was appended is written,
+/// and synced unless the policy is [`Os`](crate::FsyncPolicy::Os), but the log has no clean end.
+#[derive(Clone)]
+pub struct Wal {
+    handle: Arc<Handle>,
+}
+
+impl std::fmt::Debug for Wal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wal").field("dir", &self.config().dir).finish_non_exhaustive()
+    }
+}
+
+impl Wal {
+    /// Opens the log in `config.dir`, recovers it, and makes it first where there is none.
+    ///
+    /// # Errors
+    /// When it is open for writing elsewhere, a setting is out of range, or it cannot be recovered;
+    /// nothing has been changed then.
+    pub fn open(config: WalConfig) -> Result<(Self, RecoveryInfo), Error> {
+        let dir = open_dir(&config)?;
+        Self::open_dir(dir, config)
+    }
+
+    /// Opens the log in a folder that was handed over; `config.dir` only names it in messages. Nothing
+    /// outside that folder is touched.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn open_in(
+        folder: cap_std::fs::Dir,
+        config: WalConfig,
+    ) -> Result<(Self, RecoveryInfo), Error> {
+        Self::open_dir(Dir::from_cap_std(folder), config)
+    }
+
+    fn open_dir(dir: Dir, config: WalConfig) -> Result<(Self, RecoveryInfo), Error> {
+        if !config.create && !dir.holds_log().map_err(Error::io("list the log's folder"))? {
+            return Err(Error::NotFound { dir: config.dir });
+        }
+        let (handle, info) = Engine::open(dir, config)?;
+        Ok((Self { handle: Arc::new(handle) }, info))
+    }
+
+    /// Opens the log in `config.dir` to read. It changes nothing there, and may be done while another
+    /// process writes: see [`ReadOnly`].
+    ///
+    /// # Errors
+    /// When there is no log, or it cannot be read.
+    pub fn open_read_only(config: WalConfig) -> Result<(ReadOnly, RecoveryInfo), Error> {
+        inspect::open_folder(config).map(|(folder, info)| (ReadOnly { folder }, info))
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        self.handle.engine()
+    }
+
+    /// Appends a record, and returns when it has reached the level of the policy.
+    ///
+    /// # Errors
+    /// When the record is over a limit, the disk is full (nothing of it stays then), or the log is
+    /// closed or poisoned.
+    pub fn append(&self, record: &Record<'_>) -> Result<Position, Error> {
+        let level = self.config().fsync_policy.level();
+        self.append_with(record, level).map(|appended| appended.position)
+    }
+
+    /// Appends a record, and returns when it has reached `level`.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn append_with(&self, record: &Record<'_>, level: Level) -> Result<Appended, Error> {
+        self.append_batch_with(std::slice::from_ref(record), level)
+    }
+
+    /// Appends records as one: after a crash all of them are there or none.
+    ///
+    /// # Errors
+    /// As [`Wal::append`], and when there is no record.
+    pub fn append_batch(&self, records: &[Record<'_>]) -> Result<Appended, Error> {
+        self.append_batch_with(records, self.config().fsync_policy.level())
+    }
+
+    /// Appends records as one, and returns when they have reached `level`.
+    ///
+    /// # Errors
+    /// As [`Wal::append_batch`].
+    pub fn append_batch_with(
+        &self,
+        records: &[Record<'_>],
+        level: Level,
+    ) -> Result<Appended, Error> {
+        loop {
+            let admitted =
+                prepare(self.config(), records, |entries| self.engine().append(entries, level))?;
+            match admitted {
+                Admitted::Taken(appended, wait) => {
+                    wait.map_or(Ok(()), Wait::block)?;
+                    return Ok(appended);
+                }
+                Admitted::Later(wait) => wait.block()?,
+            }
+        }
+    }
+
+    /// Returns when the kernel has everything appended before.
+    ///
+    /// # Errors
+    /// When the log is poisoned, or the disk is full and what was buffered has been undone.
+    pub fn flush(&self) -> Result<(), Error> {
+        self.engine().flush(Level::Os)?.block()
+    }
+
+    /// Returns when everything appended before is durable.
+    ///
+    /// # Errors
+    /// As [`Wal::flush`].
+    pub fn sync(&self) -> Result<(), Error> {
+        self.engine().flush(Level::Disk)?.block()
+    }
+
+    /// Returns when the record `lsn` and all before it are durable.
+    ///
+    /// # Errors
+    /// When there is no such record yet, or as [`Wal::flush`].
+    pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Error> {
+        self.engine().wait_durable(lsn)?.block()
+    }
+
+    /// A reader that begins at a record, by its LSN or position. What was appended before this call is
+    /// made durable first, so that a reader sees its own thread's writes.
+    ///
+    /// # Errors
+    /// When the log does not reach so far, or no longer does.
+    pub fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
+        self.read_from_with(from, Visibility::Durable)
+    }
+
+    /// A reader that is shown what `visibility` says.
+    ///
+    /// # Errors
+    /// As [`Wal::read_from`].
+    pub fn read_from_with(
+        &self,
+        from: impl Into<Start>,
+        visibility: Visibility,
+    ) -> Result<Reader, Error> {
+        let level = match visibility {
+            Visibility::Durable => Level::Disk,
+            Visibility::Written => Level::Os,
+        };
+        match self.engine().flush(level).and_then(Wait::block) {
+            // What was durable before can still be read.
+            Ok(()) | Err(Error::Poisoned(_) | Error::Closed) => {}
+            Err(error) => return Err(error),
+        }
+        let source = Source::Live(self.engine().clone());
+        Ok(Reader { reading: Reading::new(source, from.into(), visibility)? })
+    }
+
+    /// A reader that begins at the first record.
+    ///
+    /// # Errors
+    /// As [`Wal::read_from`].
+    pub fn iter(&self) -> Result<Reader, Error> {
+        self.read_from(Start::First)
+    }
+
+    /// Where the next record will begin, if no rotation comes between.
+    pub fn current_position(&self) -> Position {
+        self.engine().appended().end
+    }
+
+    /// Deletes all segments whose records come before a record, and returns how many they were. The
+    /// segment that is being written stays.
+    ///
+    /// # Errors
+    /// When it could not be recorded, or the log is closed or poisoned.
+    pub fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
+        let lsn = self.engine().lsn_of(before.into());
+        let count = |wal: &Self| wal.engine().segments().0.len() as u64;
+        let had = count(self);
+        self.ask(Ask::DeleteBefore(lsn))?;
+        Ok(had.saturating_sub(count(self)))
+    }
+
+    /// Takes all records after `lsn` off the log; the next append gets `lsn + 1`. Durable when it
+    /// returns.
+    ///
+    /// # Errors
+    /// When `lsn` is past the end or has been deleted, it could not be recorded, or the log is closed or
+    /// poisoned.
+    pub fn truncate_after(&self, lsn: Lsn) -> Result<(), Error> {
+        self.ask(Ask::TruncateAfter(lsn))
+    }
+
+    /// Ends the segment being written, if it holds records.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub fn rotate(&self) -> Result<(), Error> {
+        while let Some(wait) = self.engine().rotate()? {
+            wait.block()?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and marks a clean end. Other clones get [`Error::Closed`] from now on;
+    /// the log may be opened again at once.
+    ///
+    /// # Errors
+    /// When the log is closed already, or poisoned.
+    pub fn close(&self) -> Result<(), Error> {
+        self.ask(Ask::Close)?;
+        self.join();
+        Ok(())
+    }
+
+    /// Waits until the I/O thread of a closed log has ended, and with it the lock.
+    pub(crate) fn join(&self) {
+        self.handle.join();
+    }
+
+    fn ask(&self, ask: Ask) -> Result<(), Error> {
+        loop {
+            match self.engine().ask(ask)? {
+                Ok(wait) => return wait.block(),
+                Err(other) => other.block()?,
+            }
+        }
+    }
+
+    /// The settings that the log was opened with.
+    pub fn config(&self) -> &WalConfig {
+        &self.engine().config
+    }
+
+    /// Figures about the log at this moment.
+    pub fn stats(&self) -> Stats {
+        self.engine().stats()
+    }
+}
+
+pub(crate) fn open_dir(config: &WalConfig) -> Result<Dir, Error> {
+    Dir::open_path(&config.dir, config.create).map_err(|error| {
+        if error.kind() == std::io::ErrorKind::NotFound {
+            return Error::NotFound { dir: config.dir.clone() };
+        }
+        Error::Io { what: format!("open the folder {}", config.dir.display()), error }
+    })
+}
+
+/// Reads records in order.
+pub struct Reader {
+    reading: Reading,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("next_lsn", &self.reading.next_lsn()).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// The next record and where it begins. `None`: there is no more for now; a later call may find
+    /// what has been appended since.
+    ///
+    /// # Errors
+    /// When the record has been deleted or truncated, or cannot be read. After an error about one
+    /// record the next call goes on behind it; after damage, see [`Reader::skip_damage`].
+    pub fn next_record(&mut self) -> Result<Option<(Entry, Position)>, Error> {
+        loop {
+            match self.reading.advance()? {
+                Advance::Record(entry, position) => return Ok(Some((entry, position))),
+                Advance::End => return Ok(None),
+                Advance::Read(job) => self.reading.provide(job.run()?),
+            }
+        }
+    }
+
+    /// The next record, waited for if there is none yet: for `timeout` at most, or for as long as the
+    /// log is open.
+    ///
+    /// # Errors
+    /// As [`Reader::next_record`].
+    pub fn wait_record(
+        &mut self,
+        timeout: Option<Duration>,
+    ) -> Result<Option<(Entry, Position)>, Error> {
+        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        loop {
+            if let Some(found) = self.next_record()? {
+                return Ok(Some(found));
+            }
+            let Source::Live(engine) = self.reading.source() else { return Ok(None) };
+            let Some(wait) = engine.follow(self.reading.next_lsn().previous()) else {
+                return self.next_record();
+            };
+            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+            match left {
+                None => wait.block()?,
+                Some(left) => match wait.block_for(left) {
+                    Some(result) => result?,
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// After [`Error::Damaged`]: goes on with the next good frame.
+    pub fn skip_damage(&mut self) {
+        self.reading.skip_damage();
+    }
+
+    /// The LSN of the record that comes next.
+    pub fn next_lsn(&self) -> Lsn {
+        self.reading.next_lsn()
+    }
+
+    /// Takes note of what [`ReadOnly::refresh`] has found.
+    ///
+    /// # Errors
+    /// When the record that comes next has been deleted or truncated.
+    pub fn renew(&mut self) -> Result<(), Error> {
+        self.reading.renew()
+    }
+}
+
+/// A log that is open to read. Nothing in its folder is changed, and a writer beside it is not blocked.
+///
+/// What it shows has been synced before by this process, so that no crash takes it back. It shows the
+/// log as it was when it was opened or last refreshed.
+#[derive(Clone)]
+pub struct ReadOnly {
+    folder: Arc<Folder>,
+}
+
+impl std::fmt::Debug for ReadOnly {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ReadOnly").field("dir", &self.folder.config.dir).finish_non_exhaustive()
+    }
+}
+
+impl ReadOnly {
+    /// A reader that begins at a record, by its LSN or position.
+    ///
+    /// # Errors
+    /// When the log does not reach so far, or no longer does.
+    pub fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
+        let source = Source::Folder(self.folder.clone());
+        Ok(Reader { reading: Reading::new(source, from.into(), Visibility::Durable)? })
+    }
+
+    /// A reader that begins at the first record.
+    ///
+    /// # Errors
+    /// As [`ReadOnly::read_from`].
+    pub fn iter(&self) -> Result<Reader, Error> {
+        self.read_from(Start::First)
+    }
+
+    /// Looks what a writer has done since, and says whether there is more. Readers take note of it with
+    /// [`Reader::renew`].
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn refresh(&self) -> Result<bool, Error> {
+        inspect::refresh(&self.folder)
+    }
+
+    /// Figures about the log as it was last seen. Counters of a writer are zero.
+    pub fn stats(&self) -> Stats {
+        inspect::stats(&self.folder)
+    }
+}

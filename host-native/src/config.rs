@@ -1,0 +1,161 @@
+//! What a user sets, and how it becomes what the core runs with.
+
+use crate::error::Error;
+use crate::execute::Interpose;
+use crate::meter::Meter;
+use seawall_core::compress::Compression;
+use seawall_core::config::{Config, FsyncPolicy, RecoveryPolicy, RecoveryScan};
+use seawall_core::wire::checksum::ChecksumKind;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Settings of a log. Start from [`WalConfig::in_dir`] or the default, and change what differs.
+///
+/// ```
+/// use seawall::{FsyncPolicy, WalConfig};
+///
+/// let config = WalConfig {
+///     fsync_policy: FsyncPolicy::Always,
+///     max_segment_size: 32 << 20,
+///     ..WalConfig::in_dir("/var/lib/queue/wal")
+/// };
+/// # assert_eq!(config.max_segment_size, 32 << 20);
+/// ```
+#[derive(Clone)]
+pub struct WalConfig {
+    /// The folder that the log is in. Default: `wal`.
+    pub dir: PathBuf,
+    /// Whether to make the folder, and a log in it, where there is none. Default: yes.
+    pub create: bool,
+    /// No segment's file is longer, in bytes: from 4 KiB to 1 TiB. Default: 128 MiB.
+    pub max_segment_size: u64,
+    /// A segment that holds records is ended once it is this old. Default: never.
+    pub max_segment_age: Option<Duration>,
+    /// When records become durable, and what an append waits for. Default: `Batch` of 5 ms.
+    pub fsync_policy: FsyncPolicy,
+    /// Whether a segment's space is reserved before it is used. Default: yes.
+    pub preallocate: bool,
+    /// What to do about damage to what had been durable. Default: end the log before it and keep what
+    /// is cut in `quarantine/`.
+    pub recovery: RecoveryPolicy,
+    /// How much an open reads. Default: headers, footers and the last segment.
+    pub scan: RecoveryScan,
+    /// How values are stored whose record does not say. Default: plain.
+    pub compression: Compression,
+    /// Values shorter than this, in bytes, are stored plain. Default: 256.
+    pub compression_threshold: u64,
+    /// No record's key and value together, and no batch, may be longer, in bytes. Default: 65 MiB. A
+    /// segment must hold it: a smaller `max_segment_size` lowers it.
+    pub max_record_size: u64,
+    /// A batch on its way to the disk takes no further record once it has this many bytes: from 4 KiB to
+    /// 64 MiB. Default: 256 KiB.
+    pub batch_size: u64,
+    /// How many batches may be filled or under way at a time, at least 2. Default: 4. Appends wait when
+    /// all are.
+    pub buffers: usize,
+    /// The checksum of new segments. Default: CRC32C.
+    pub checksum: ChecksumKind,
+    /// Whether readers map sealed segments into memory. Default: no.
+    ///
+    /// A file that someone else shortens while it is mapped kills the process at the next read of the
+    /// missing part. The log itself never shortens a sealed segment; set this only where nothing else
+    /// touches the folder.
+    pub map_sealed: bool,
+    /// How much a reader reads at a time, in bytes, at least 64 KiB. Default: 256 KiB.
+    pub read_size: u64,
+    /// Who is told what happens. Default: nobody.
+    pub meter: Option<Arc<dyn Meter>>,
+    /// Who may make calls fail, for tests. Default: nobody.
+    pub interpose: Option<Arc<dyn Interpose>>,
+}
+
+impl Default for WalConfig {
+    fn default() -> Self {
+        let core = Config::default();
+        Self {
+            dir: PathBuf::from("wal"),
+            create: true,
+            max_segment_size: core.segment_bytes_max,
+            max_segment_age: core.segment_age_max,
+            fsync_policy: core.fsync_policy,
+            preallocate: core.preallocate,
+            recovery: core.recovery,
+            scan: core.scan,
+            compression: core.compression,
+            compression_threshold: core.compression_threshold_bytes,
+            max_record_size: core.record_bytes_max,
+            batch_size: core.batch_bytes,
+            buffers: 4,
+            checksum: core.checksum,
+            map_sealed: false,
+            read_size: READ_SIZE_DEFAULT,
+            meter: None,
+            interpose: None,
+        }
+    }
+}
+
+const READ_SIZE_DEFAULT: u64 = 256 << 10;
+const READ_SIZE_MIN: u64 = 64 << 10;
+
+impl WalConfig {
+    /// The default settings, for a log in this folder.
+    pub fn in_dir(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into(), ..Self::default() }
+    }
+
+    /// What the core runs with.
+    pub(crate) fn to_core(&self) -> Result<Config, Error> {
+        let config = Config {
+            segment_bytes_max: self.max_segment_size,
+            segment_age_max: self.max_segment_age,
+            fsync_policy: self.fsync_policy,
+            preallocate: self.preallocate,
+            recovery: self.recovery,
+            scan: self.scan,
+            compression: self.compression,
+            compression_threshold_bytes: self.compression_threshold,
+            record_bytes_max: self.max_record_size,
+            batch_bytes: self.batch_size,
+            checksum: self.checksum,
+            crc: crc32c::crc32c_append,
+        };
+        config.checked().map_err(Error::Config)
+    }
+
+    pub(crate) fn read_bytes(&self) -> u64 {
+        self.read_size.max(READ_SIZE_MIN)
+    }
+
+    pub(crate) fn new_buffers(&self) -> Vec<Vec<u8>> {
+        let bytes = usize::try_from(self.batch_size).unwrap_or(0);
+        (0..self.buffers.max(2)).map(|_| Vec::with_capacity(bytes)).collect()
+    }
+}
+
+impl fmt::Debug for WalConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WalConfig")
+            .field("dir", &self.dir)
+            .field("create", &self.create)
+            .field("max_segment_size", &self.max_segment_size)
+            .field("max_segment_age", &self.max_segment_age)
+            .field("fsync_policy", &self.fsync_policy)
+            .field("preallocate", &self.preallocate)
+            .field("recovery", &self.recovery)
+            .field("scan", &self.scan)
+            .field("compression", &self.compression)
+            .field("compression_threshold", &self.compression_threshold)
+            .field("max_record_size", &self.max_record_size)
+            .field("batch_size", &self.batch_size)
+            .field("buffers", &self.buffers)
+            .field("checksum", &self.checksum)
+            .field("map_sealed", &self.map_sealed)
+            .field("read_size", &self.read_size)
+            .field("meter", &self.meter.is_some())
+            .field("interpose", &self.interpose.is_some())
+            .finish()
+    }
+}

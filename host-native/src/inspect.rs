@@ -1,0 +1,290 @@
+//! Looking at a log without opening it for writing: nothing in its folder is changed.
+
+use crate::commit::open_recovery;
+use crate::config::WalConfig;
+use crate::dir::{Access, Dir};
+use crate::error::Error;
+use crate::execute::Executor;
+use crate::reader::{Entry, Folder, Source, VALUE_BYTES_MAX, entry_of, position_of};
+use crate::{RecoveryInfo, SegmentStat, Stats, sys};
+use bytes::Bytes;
+use seawall_core::compress::Decompressor;
+use seawall_core::config::RecoveryScan;
+use seawall_core::id::{LogId, Lsn, Position, SegmentId};
+use seawall_core::recover::{Mode, View};
+use seawall_core::scan::{Found, Hole, ScanStart, SegmentScan};
+pub use seawall_core::wire::frame::FrameKind;
+use seawall_core::wire::header::{FRAMES_OFFSET, HEADER_BYTES, Identity, Link, LinkState};
+use seawall_core::wire::name::{FileId, FileName};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// How often a look at a log is begun again that a writer changed under it.
+const TRIES: u32 = 8;
+
+/// Says what opening the log would find, and reads all of it for that. Changes nothing.
+///
+/// # Errors
+/// When there is no log, or it cannot be read at all.
+pub fn check(config: &WalConfig) -> Result<RecoveryInfo, Error> {
+    let config = WalConfig { scan: RecoveryScan::Full, ..config.clone() };
+    open_folder(config).map(|(_, info)| info)
+}
+
+/// Opens a folder to read.
+pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInfo), Error> {
+    let config = WalConfig { create: false, ..config };
+    let dir = crate::blocking::open_dir(&config)?;
+    if !dir.holds_log().map_err(Error::io("list the log's folder"))? {
+        return Err(Error::NotFound { dir: config.dir });
+    }
+    let executor = Executor::new(dir, true, config.interpose.clone());
+    let (view, info) = inspect(&executor, &config)?;
+    let folder = Arc::new(Folder { config, executor, view: Mutex::new(view) });
+    let last = folder.view().end.lsn;
+    let mut info = info;
+    if info.valid_records > 0 {
+        let source = Source::Folder(folder.clone());
+        info.last_valid_position = position_of(source, last)?;
+    }
+    Ok((folder, info))
+}
+
+/// Looks at all of a log, and syncs what grew last so that no crash takes back what is shown.
+fn inspect(executor: &Executor, config: &WalConfig) -> Result<(View, RecoveryInfo), Error> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        // A writer may delete segments while we look: what is missing then is not there next time.
+        executor.forget_all_but(|_| false);
+        let mut recovery = open_recovery(config, Mode::Inspect)?;
+        while let Some(command) = recovery.poll_command() {
+            recovery.complete(executor.execute(command));
+        }
+        match recovery.finish_inspection() {
+            Ok((view, report)) => {
+                for info in view.segments.iter().rev().take(2) {
+                    let name = FileId::Segment(info.segment);
+                    let file = executor.open_for_reading(info.segment);
+                    let synced = file.and_then(|file| sys::sync_data(&file));
+                    synced.map_err(Error::io(format!("sync {name} before it is shown")))?;
+                }
+                return Ok((view, RecoveryInfo::from(report)));
+            }
+            Err(_) if tries < TRIES => {}
+            Err(error) => return Err(Error::Recovery { dir: config.dir.clone(), error }),
+        }
+    }
+}
+
+/// Looks whether the log has grown.
+pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
+    let config = WalConfig { scan: RecoveryScan::Tail, ..folder.config.clone() };
+    let (view, _) = inspect(&folder.executor, &config)?;
+    let mut current = folder.view();
+    let has_changed = current.end != view.end || current.segments != view.segments;
+    *current = view;
+    Ok(has_changed)
+}
+
+pub(crate) fn stats(folder: &Folder) -> Stats {
+    let view = folder.view();
+    let mut segments: Vec<SegmentStat> =
+        view.segments.iter().copied().map(SegmentStat::from).collect();
+    if let Some(active) = segments.last_mut().filter(|segment| !segment.is_sealed) {
+        active.last_lsn = view.end.lsn;
+        active.bytes = view.end.end.offset;
+    }
+    let first = view.segments.first().map(|info| info.first_lsn);
+    Stats {
+        log: folder.log_id(),
+        first_lsn: first.unwrap_or(view.end.lsn.next()),
+        last_lsn: view.end.lsn,
+        written_lsn: view.end.lsn,
+        durable_lsn: view.end.lsn,
+        end: view.end.end,
+        segments,
+        appends: 0,
+        records: 0,
+        bytes_appended: 0,
+        writes: 0,
+        syncs: 0,
+        sync_time: Duration::ZERO,
+    }
+}
+
+impl Folder {
+    /// The log's identity, from its newest segment; zeros where there is none yet.
+    fn log_id(&self) -> LogId {
+        let newest = self.view().segments.last().map(|info| info.segment);
+        let header = newest.and_then(|segment| read_header(self.executor.dir(), segment).ok());
+        header.map(|(identity, _)| identity.log).unwrap_or_default()
+    }
+}
+
+fn read_header(dir: &Dir, segment: SegmentId) -> Result<(Identity, LinkState), Error> {
+    let name = FileId::Segment(segment).name();
+    let failed = |error| Error::Io { what: format!("read {name}"), error };
+    let file = dir.open(name, Access::Read).map_err(failed)?;
+    let mut bytes = [0; HEADER_BYTES];
+    let read = sys::read_at(&file, &mut bytes, 0).map_err(failed)?;
+    let crc = crc32c::crc32c_append;
+    let identity = Identity::parse(&bytes[..read], crc).map_err(|error| {
+        let what = format!("{name} {error}: run `seawall verify`");
+        Error::Io { what, error: io::ErrorKind::InvalidData.into() }
+    })?;
+    Ok((identity, Link::parse(&bytes[..read], crc)))
+}
+
+/// A frame of a segment.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The segment.
+    pub segment: SegmentId,
+    /// Where the frame begins in its file.
+    pub offset: u64,
+    /// How long it is.
+    pub bytes: u64,
+    /// What it is.
+    pub kind: FrameKind,
+    /// The LSN of its first record, or of the next record where it has none.
+    pub first_lsn: Lsn,
+    /// How many records it holds.
+    pub records: u64,
+    /// What was known durable when it was written; `None` where it makes no claim.
+    pub durable: Option<Lsn>,
+    /// Its records. One that cannot be read is left out: see [`Frame::records`].
+    pub entries: Vec<(Entry, Position)>,
+}
+
+/// Every good frame of every segment of a log, in order.
+#[derive(Debug)]
+pub struct Frames {
+    dir: Dir,
+    left: std::vec::IntoIter<(SegmentId, u64)>,
+    current: Option<Segment>,
+    next_lsn: Lsn,
+    decompressor: Decompressor,
+    gaps: Vec<(SegmentId, Hole)>,
+}
+
+/// A segment whose frames have been found.
+#[derive(Debug)]
+struct Segment {
+    segment: SegmentId,
+    bytes: Bytes,
+    frames: std::vec::IntoIter<Found>,
+}
+
+/// The frames of a log, good files and bad. One segment at a time is held in memory.
+///
+/// # Errors
+/// When there is no log.
+pub fn frames(config: &WalConfig) -> Result<Frames, Error> {
+    let config = WalConfig { create: false, ..config.clone() };
+    let dir = crate::blocking::open_dir(&config)?;
+    let names = dir.list().map_err(Error::io("list the log's folder"))?;
+    let segments = names.iter().filter_map(|listed| {
+        let name = FileName::parse(&listed.name, false)?;
+        match (name.file, listed.bytes) {
+            (FileId::Segment(segment), Some(bytes)) if !name.is_new => Some((segment, bytes)),
+            _ => None,
+        }
+    });
+    let mut left: Vec<_> = segments.collect();
+    if left.is_empty() && !dir.holds_log().map_err(Error::io("list the log's folder"))? {
+        return Err(Error::NotFound { dir: config.dir });
+    }
+    left.sort_unstable();
+    Ok(Frames {
+        dir,
+        left: left.into_iter(),
+        current: None,
+        next_lsn: Lsn::FIRST,
+        decompressor: Decompressor::new(),
+        gaps: Vec::new(),
+    })
+}
+
+impl Frames {
+    /// The bytes passed over so far that are no frame, by segment.
+    pub fn gaps(&self) -> &[(SegmentId, Hole)] {
+        &self.gaps
+    }
+
+    fn open(&mut self, segment: SegmentId, length: u64) -> Result<Segment, Error> {
+        let (identity, link) = read_header(&self.dir, segment)?;
+        if let LinkState::Written(link) = link {
+            self.next_lsn = link.first_lsn;
+        }
+        let name = FileId::Segment(segment).name();
+        let failed = |error| Error::Io { what: format!("read {name}"), error };
+        let file = self.dir.open(name, Access::Read).map_err(failed)?;
+        let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
+        let read = sys::read_at(&file, &mut bytes, 0).map_err(failed)?;
+        bytes.truncate(read);
+        let mut scan = SegmentScan::new(ScanStart {
+            segment,
+            salt: identity.salt,
+            checksum: identity.checksum,
+            crc: crc32c::crc32c_append,
+            offset: FRAMES_OFFSET,
+            lsn: self.next_lsn,
+            limit: bytes.len() as u64,
+            last_lsn: None,
+        });
+        let mut found = Vec::new();
+        while let Some((from, _)) = scan.wants() {
+            let rest = usize::try_from(from).ok().and_then(|from| bytes.get(from..));
+            scan.feed(rest.unwrap_or_default(), |frame| found.push(*frame));
+        }
+        let report = scan.into_report();
+        self.next_lsn = report.last_next_lsn;
+        self.gaps.extend(report.holes.iter().map(|hole| (segment, *hole)));
+        Ok(Segment { segment, bytes: bytes.into(), frames: found.into_iter() })
+    }
+}
+
+impl Iterator for Frames {
+    type Item = Result<Frame, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(current) = &mut self.current
+                && let Some(found) = current.frames.next()
+            {
+                return Some(current.frame(&found, &mut self.decompressor));
+            }
+            let (segment, length) = self.left.next()?;
+            match self.open(segment, length) {
+                Ok(opened) => self.current = Some(opened),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Segment {
+    fn frame(&self, found: &Found, decompressor: &mut Decompressor) -> Result<Frame, Error> {
+        let Found { offset, lsn, head } = *found;
+        let range = |at| usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len());
+        let frame = self.bytes.slice(range(offset)..range(found.end()));
+        let position = Position::new(self.segment, offset);
+        let mut entries = Vec::new();
+        for record in head.records(&frame, lsn, position).flatten() {
+            let at = record.position;
+            entries.push((entry_of(&record, &frame, decompressor, VALUE_BYTES_MAX)?, at));
+        }
+        Ok(Frame {
+            segment: self.segment,
+            offset,
+            bytes: head.frame_bytes,
+            kind: head.kind,
+            first_lsn: lsn,
+            records: head.count,
+            durable: head.durable(lsn),
+            entries,
+        })
+    }
+}

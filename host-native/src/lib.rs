@@ -1,0 +1,190 @@
+//! Seawall: an embeddable write-ahead log.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), seawall::Error> {
+//! use seawall::{Record, Wal, WalConfig};
+//!
+//! # let temp = tempfile::tempdir().unwrap();
+//! # let config = WalConfig::in_dir(temp.path());
+//! let (wal, recovery) = Wal::open(config).await?;
+//! let position = wal.append(&Record::put(b"user:42", b"alice@example.com")).await?;
+//! let mut reader = wal.read_from(position).await?;
+//! while let Some((record, position)) = reader.next_record().await? {
+//!     println!("{position}: {:?} is {:?}", record.key, record.value);
+//! }
+//! wal.close().await?;
+//! # assert!(recovery.report.is_new);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! [`Wal`] is for tasks (tokio), [`blocking::Wal`] for threads; both are the same log. What an append
+//! promises when it returns is its [`Level`], which the [`FsyncPolicy`] sets and each append may ask for
+//! otherwise. A failed write or sync poisons the log for good: every later call says so, and reopening
+//! reads what the disk holds.
+//!
+//! | feature   | gives                                            |
+//! |-----------|--------------------------------------------------|
+//! | `tracing` | `TracingMeter`, which feeds the crate `tracing`  |
+//! | `metrics` | `MetricsMeter`, which feeds the crate `metrics`  |
+
+pub mod blocking;
+mod commit;
+mod config;
+mod dir;
+mod error;
+mod execute;
+pub mod inspect;
+mod meter;
+mod reader;
+mod sys;
+mod tokio;
+
+pub use crate::config::WalConfig;
+pub use crate::error::Error;
+pub use crate::execute::{Call, Fault, Interpose};
+#[cfg(feature = "metrics")]
+pub use crate::meter::MetricsMeter;
+#[cfg(feature = "tracing")]
+pub use crate::meter::TracingMeter;
+pub use crate::meter::{Event, Meter};
+pub use crate::reader::{Entry, Start, Visibility};
+pub use crate::tokio::{Reader, Wal};
+pub use seawall_core::command::Operation;
+pub use seawall_core::compress::Compression;
+pub use seawall_core::config::{FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
+pub use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time};
+pub use seawall_core::log::Appended;
+pub use seawall_core::record::{Record, RecordKind};
+pub use seawall_core::recover::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
+pub use seawall_core::wire::checksum::ChecksumKind;
+pub use seawall_core::wire::name::{FileId, FileName};
+
+use seawall_core::compress::Compressor;
+use seawall_core::log::SegmentInfo;
+use seawall_core::record::Entry as Prepared;
+use std::cell::RefCell;
+use std::time::Duration;
+
+/// What opening a log found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RecoveryInfo {
+    /// How many records the log holds.
+    pub valid_records: u64,
+    /// How many segments were read to their end.
+    pub segments_scanned: u64,
+    /// How many bytes that held something were cut. Space that was only reserved does not count.
+    pub bytes_truncated: u64,
+    /// Where the last record begins; `None` when there is no record.
+    pub last_valid_position: Option<Position>,
+    /// Whether anything that had been durable is damaged or gone. A torn tail is not.
+    pub corruption_detected: bool,
+    /// Everything else: each range that is not kept, with what it is, and the damage with its proof.
+    pub report: Report,
+}
+
+impl From<Report> for RecoveryInfo {
+    fn from(report: Report) -> Self {
+        Self {
+            valid_records: report.records,
+            segments_scanned: report.segments_scanned,
+            bytes_truncated: report.bytes_cut(),
+            last_valid_position: None,
+            corruption_detected: report.is_damaged(),
+            report,
+        }
+    }
+}
+
+/// Figures about a log at one moment.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Stats {
+    /// Its identity.
+    pub log: LogId,
+    /// The first record that is retained.
+    pub first_lsn: Lsn,
+    /// The last record appended.
+    pub last_lsn: Lsn,
+    /// The last record that the kernel has.
+    pub written_lsn: Lsn,
+    /// The last record that the device has.
+    pub durable_lsn: Lsn,
+    /// Where the last frame appended ends.
+    pub end: Position,
+    /// The segments, oldest first.
+    pub segments: Vec<SegmentStat>,
+    /// How many appends there were since the log was opened; a batch is one.
+    pub appends: u64,
+    /// How many records they held.
+    pub records: u64,
+    /// How many bytes of keys and values they stored.
+    pub bytes_appended: u64,
+    /// How many writes were made.
+    pub writes: u64,
+    /// How many syncs were made, alone or with a write.
+    pub syncs: u64,
+    /// How long those took together.
+    pub sync_time: Duration,
+}
+
+/// Figures about a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SegmentStat {
+    /// Its number.
+    pub segment: SegmentId,
+    /// Its first record.
+    pub first_lsn: Lsn,
+    /// Its last record; one less than the first when it has none.
+    pub last_lsn: Lsn,
+    /// Where its frames end, in bytes from the start of its file.
+    pub bytes: u64,
+    /// Whether it grows no more.
+    pub is_sealed: bool,
+    /// When the log moved into it.
+    pub opened: Time,
+}
+
+impl From<SegmentInfo> for SegmentStat {
+    fn from(info: SegmentInfo) -> Self {
+        let end = info.end;
+        Self {
+            segment: info.segment,
+            first_lsn: info.first_lsn,
+            last_lsn: end.map_or(info.first_lsn.previous(), |end| end.last_lsn),
+            bytes: end.map_or(0, |end| end.frames_end),
+            is_sealed: end.is_some(),
+            opened: info.opened,
+        }
+    }
+}
+
+thread_local! {
+    /// Each thread packs into scratch memory of its own, before any lock is taken.
+    static COMPRESSORS: RefCell<Vec<Compressor>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Packs the values of records as they or the settings ask, and hands the result on.
+fn prepare<T>(
+    config: &WalConfig,
+    records: &[Record<'_>],
+    append: impl FnOnce(&[Prepared<'_>]) -> T,
+) -> T {
+    let packs =
+        |record: &Record<'_>| record.compression.unwrap_or(config.compression) != Compression::None;
+    if !records.iter().any(packs) {
+        return match records {
+            [record] => append(&[Prepared::from(record)]),
+            records => append(&records.iter().map(Prepared::from).collect::<Vec<_>>()),
+        };
+    }
+    // Taken out of its cell, so that whatever is called from here may append as well.
+    let mut compressors = COMPRESSORS.take();
+    compressors.resize_with(records.len().max(compressors.len()), Compressor::new);
+    let packed = records.iter().zip(compressors.iter_mut()).map(|(record, compressor)| {
+        compressor.prepare(record, config.compression, config.compression_threshold)
+    });
+    let result = append(&packed.collect::<Vec<_>>());
+    COMPRESSORS.set(compressors);
+    result
+}

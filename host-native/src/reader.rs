@@ -1,0 +1,583 @@
+//! Reading: a cursor of the core, fed from files or mappings, handing out values without a copy.
+//!
+//! A reader sees what is durable, so nothing that it has shown is ever taken back by a crash. It has file
+//! handles of its own and takes the log's lock only where a segment or what is durable ends, so it never
+//! blocks writers. Whether its records have been deleted or truncated is looked at before each one.
+
+use crate::commit::Engine;
+use crate::config::WalConfig;
+use crate::error::Error;
+use crate::execute::Executor;
+use crate::sys;
+use bytes::{Bytes, BytesMut};
+use seawall_core::compress::{Compression, Decompressor};
+use seawall_core::cursor::{Cursor, Step, Target};
+use seawall_core::id::{Lsn, Position, SegmentId, Time, Watermark};
+use seawall_core::log::SegmentInfo;
+use seawall_core::record::{RecordKind, RecordRef};
+use seawall_core::recover::View;
+use seawall_core::wire::checksum::Place;
+use seawall_core::wire::frame::{FrameKind, Head, Parsed};
+use seawall_core::wire::name::FileId;
+use seawall_core::wire::seal::{self, Index};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// A record that was read. Key and value share the memory that they were read into.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its number.
+    pub lsn: Lsn,
+    /// Put or delete.
+    pub kind: RecordKind,
+    /// Its key.
+    pub key: Bytes,
+    /// Its value, unpacked.
+    pub value: Bytes,
+    /// When it was appended, to the millisecond; kept only for records with a TTL.
+    pub written_at: Option<Time>,
+    /// How long it is good for from then on.
+    pub ttl: Option<Duration>,
+}
+
+impl Entry {
+    /// Whether the record had outlived its TTL at `now`. One without a TTL never has. The log itself
+    /// never drops a record for it.
+    pub fn is_expired_at(&self, now: SystemTime) -> bool {
+        let (Some(written_at), Some(ttl)) = (self.written_at, self.ttl) else { return false };
+        let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
+        Time::from_micros(micros) >= written_at.plus(ttl)
+    }
+}
+
+/// Where a reader begins: a record's LSN, or its position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// The first record that is retained.
+    First,
+    /// The record with this LSN.
+    Lsn(Lsn),
+    /// The record at this position, or the first after it.
+    Position(Position),
+}
+
+impl From<Lsn> for Start {
+    fn from(lsn: Lsn) -> Self {
+        Self::Lsn(lsn)
+    }
+}
+
+impl From<Position> for Start {
+    fn from(position: Position) -> Self {
+        Self::Position(position)
+    }
+}
+
+/// What a reader is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Visibility {
+    /// Records that are durable: no crash takes back what was shown.
+    #[default]
+    Durable,
+    /// Records that the kernel has: the loss of power may take back what was shown.
+    Written,
+}
+
+/// Where a reader's segments come from.
+#[derive(Clone)]
+pub(crate) enum Source {
+    Live(Arc<Engine>),
+    /// A log that another process may be writing.
+    Folder(Arc<Folder>),
+}
+
+/// A log's folder, opened to read.
+pub(crate) struct Folder {
+    pub(crate) config: WalConfig,
+    pub(crate) executor: Executor,
+    pub(crate) view: Mutex<View>,
+}
+
+impl Source {
+    fn config(&self) -> &WalConfig {
+        match self {
+            Self::Live(engine) => &engine.config,
+            Self::Folder(folder) => &folder.config,
+        }
+    }
+
+    fn executor(&self) -> &Executor {
+        match self {
+            Self::Live(engine) => &engine.executor,
+            Self::Folder(folder) => &folder.executor,
+        }
+    }
+
+    fn epoch(&self) -> u64 {
+        match self {
+            Self::Live(engine) => engine.epoch(),
+            Self::Folder(_) => 0,
+        }
+    }
+
+    /// The segments, and the first record that is retained.
+    fn segments(&self) -> (Vec<SegmentInfo>, Lsn) {
+        match self {
+            Self::Live(engine) => engine.segments(),
+            Self::Folder(folder) => {
+                let view = folder.view();
+                let first = view.segments.first().map(|info| info.first_lsn);
+                (view.segments.clone(), first.unwrap_or(view.end.lsn.next()))
+            }
+        }
+    }
+
+    /// How far may be shown, and the last record appended.
+    fn end(&self, visibility: Visibility) -> (Watermark, Lsn) {
+        match self {
+            Self::Live(engine) => {
+                let visible = match visibility {
+                    Visibility::Durable => engine.durable(),
+                    Visibility::Written => engine.written(),
+                };
+                (visible, engine.appended().lsn)
+            }
+            Self::Folder(folder) => {
+                let end = folder.view().end;
+                (end, end.lsn)
+            }
+        }
+    }
+}
+
+impl Folder {
+    pub(crate) fn view(&self) -> std::sync::MutexGuard<'_, View> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a reader does next.
+pub(crate) enum Advance {
+    Record(Entry, Position),
+    /// Nothing more for now.
+    End,
+    /// Bytes are wanted; they may be read on another thread.
+    Read(ReadJob),
+}
+
+/// Bytes to be read.
+pub(crate) struct ReadJob {
+    file: Arc<File>,
+    segment: SegmentId,
+    offset: u64,
+    buffer: BytesMut,
+}
+
+/// Bytes that were read.
+pub(crate) struct ReadDone {
+    offset: u64,
+    bytes: Bytes,
+    is_short: bool,
+}
+
+impl ReadJob {
+    pub(crate) fn run(mut self) -> Result<ReadDone, Error> {
+        let wanted = self.buffer.len();
+        let read = sys::read_at(&self.file, &mut self.buffer, self.offset).map_err(|error| {
+            let name = FileId::Segment(self.segment);
+            Error::Io { what: format!("read {name} at offset {}", self.offset), error }
+        })?;
+        self.buffer.truncate(read);
+        let bytes = self.buffer.freeze();
+        Ok(ReadDone { offset: self.offset, bytes, is_short: read < wanted })
+    }
+}
+
+/// The bytes of the segment that the reader is in.
+enum Content {
+    File(Arc<File>),
+    Mapped(Bytes),
+}
+
+/// The part of a reader that blocking and async have in common.
+pub(crate) struct Reading {
+    source: Source,
+    visibility: Visibility,
+    cursor: Cursor<Bytes>,
+    content: Option<Content>,
+    /// The segments after the cursor's.
+    next_segments: VecDeque<SegmentInfo>,
+    /// Up to here the cursor's segment may be shown.
+    limit: u64,
+    epoch: u64,
+    first_lsn: Lsn,
+    decompressor: Decompressor,
+    /// There is no segment yet to begin in.
+    waits_for_segment: bool,
+}
+
+impl Reading {
+    pub(crate) fn new(source: Source, start: Start, visibility: Visibility) -> Result<Self, Error> {
+        let config = source.config();
+        let epoch = source.epoch();
+        let (segments, first_lsn) = source.segments();
+        let (_, last) = source.end(visibility);
+        let index = holder(&segments, start, first_lsn, last)?;
+        let frame_bytes_max = config.max_segment_size.max(config.max_record_size) + (1 << 20);
+        let blank = SegmentInfo {
+            segment: SegmentId::NONE,
+            salt: 0,
+            checksum: config.checksum,
+            first_lsn,
+            opened: Time::default(),
+            end: None,
+        };
+        let info = segments.get(index).copied().unwrap_or(blank);
+        let crc = crc32c::crc32c_append;
+        let cursor = Cursor::new(info, crc, config.read_bytes(), frame_bytes_max);
+        let mut reading = Self {
+            visibility,
+            cursor,
+            content: None,
+            next_segments: segments.into_iter().skip(index + 1).collect(),
+            limit: 0,
+            epoch,
+            first_lsn,
+            decompressor: Decompressor::new(),
+            waits_for_segment: info.segment == SegmentId::NONE,
+            source,
+        };
+        if !reading.waits_for_segment {
+            reading.seek(&info, start)?;
+        }
+        Ok(reading)
+    }
+
+    /// The record that comes next.
+    pub(crate) fn next_lsn(&self) -> Lsn {
+        self.cursor.next_lsn()
+    }
+
+    pub(crate) fn source(&self) -> &Source {
+        &self.source
+    }
+
+    fn seek(&mut self, info: &SegmentInfo, start: Start) -> Result<(), Error> {
+        let index = self.footer(info)?;
+        let (target, near) = match (start, &self.source) {
+            (Start::Lsn(lsn), Source::Live(engine)) if index.is_none() => {
+                (Target::Lsn(lsn), engine.frame_before_lsn(info.segment, lsn))
+            }
+            (Start::Position(at), Source::Live(engine))
+                if index.is_none() && at.segment == info.segment =>
+            {
+                (Target::Offset(at.offset), engine.frame_before_offset(at))
+            }
+            (Start::Lsn(lsn), _) => {
+                let entry = index.and_then(|index| index.before_lsn(lsn));
+                (Target::Lsn(lsn), entry.map(|entry| (entry.offset, entry.lsn)))
+            }
+            (Start::Position(at), _) if at.segment == info.segment => {
+                let entry = index.and_then(|index| index.before_offset(at.offset));
+                (Target::Offset(at.offset), entry.map(|entry| (entry.offset, entry.lsn)))
+            }
+            (Start::First | Start::Position(_), _) => (Target::Start, None),
+        };
+        self.cursor.seek(target, near);
+        Ok(())
+    }
+
+    /// The index in the footer of a sealed segment. A footer that is damaged is done without.
+    fn footer(&self, info: &SegmentInfo) -> Result<Option<Index>, Error> {
+        let Some(end) = info.end.filter(|end| end.has_footer) else { return Ok(None) };
+        let file = self.open(info)?;
+        let mut bytes = vec![0; FOOTER_READ_BYTES];
+        let what = || format!("read the footer of {}", FileId::Segment(info.segment));
+        let read = sys::read_at(&file, &mut bytes, end.frames_end).map_err(Error::io(what()))?;
+        bytes.truncate(read);
+        let Parsed::Head(head) = Head::parse(&bytes, info.checksum) else { return Ok(None) };
+        let length = usize::try_from(head.frame_bytes).unwrap_or(usize::MAX);
+        if head.kind != FrameKind::Seal || length > FOOTER_BYTES_MAX {
+            return Ok(None);
+        }
+        if length > bytes.len() {
+            bytes.resize(length, 0);
+            let read =
+                sys::read_at(&file, &mut bytes, end.frames_end).map_err(Error::io(what()))?;
+            bytes.truncate(read);
+        }
+        let place = Place {
+            salt: info.salt,
+            segment: info.segment,
+            offset: end.frames_end,
+            lsn: end.last_lsn.next(),
+        };
+        let is_whole = bytes
+            .get(..length)
+            .is_some_and(|frame| head.holds(frame, place, info.checksum, crc32c::crc32c_append));
+        let body = bytes.get(head.head_bytes..length).filter(|_| is_whole);
+        let seal = body.and_then(|body| seal::parse(body, info.first_lsn, end.frames_end));
+        Ok(seal.map(|seal| seal.index))
+    }
+
+    fn open(&self, info: &SegmentInfo) -> Result<Arc<File>, Error> {
+        let opened = self.source.executor().open_for_reading(info.segment);
+        opened.map_err(|error| {
+            let (_, first) = self.source.segments();
+            if error.kind() == io::ErrorKind::NotFound && info.first_lsn < first {
+                return Error::Deleted { lsn: info.first_lsn, first };
+            }
+            Error::Io { what: format!("open {}", FileId::Segment(info.segment)), error }
+        })
+    }
+
+    /// Opens or maps the cursor's segment.
+    fn open_content(&mut self) -> Result<(), Error> {
+        let info = *self.cursor.segment();
+        let file = self.open(&info)?;
+        if self.source.config().map_sealed && info.end.is_some() {
+            let length = file.metadata().map_err(Error::io("look at a segment"))?.len();
+            if let Ok(length) = usize::try_from(length)
+                && let Some(mapping) = sys::map_read_only(&file, length)
+                    .map_err(Error::io(format!("map {}", FileId::Segment(info.segment))))?
+            {
+                let bytes = Bytes::from_owner(mapping);
+                self.cursor.fill(0, bytes.clone(), true);
+                self.content = Some(Content::Mapped(bytes));
+                return Ok(());
+            }
+        }
+        sys::advise_sequential(&file);
+        self.content = Some(Content::File(file));
+        Ok(())
+    }
+
+    /// The next record, or what has to be done before.
+    pub(crate) fn advance(&mut self) -> Result<Advance, Error> {
+        loop {
+            let epoch = self.source.epoch();
+            if epoch != self.epoch {
+                self.epoch = epoch;
+                self.look_again()?;
+            }
+            if self.waits_for_segment {
+                return Ok(Advance::End);
+            }
+            if self.content.is_none() {
+                self.open_content()?;
+            }
+            match self.cursor.step(self.limit) {
+                Step::Record(record, chunk) => {
+                    let limit = self.source.config().max_segment_size.max(VALUE_BYTES_MAX);
+                    let position = record.position;
+                    let entry = entry_of(&record, chunk, &mut self.decompressor, limit)?;
+                    return Ok(Advance::Record(entry, position));
+                }
+                Step::Read { offset, bytes } => {
+                    if let Some(job) = self.read_job(offset, bytes) {
+                        return Ok(Advance::Read(job));
+                    }
+                }
+                Step::End => {
+                    if !self.go_on()? {
+                        return Ok(Advance::End);
+                    }
+                }
+                Step::Damaged { position, lsn } => {
+                    return Err(Error::Damaged { position, lsn });
+                }
+                Step::Skipped(_) => {}
+                Step::TooLong { position, bytes, limit_bytes } => {
+                    return Err(Error::FrameTooLong { position, bytes, limit_bytes });
+                }
+                Step::BadRecord { position, error } => {
+                    return Err(Error::Unreadable { position, error });
+                }
+            }
+        }
+    }
+
+    /// After [`Error::Damaged`]: goes on with the next good frame of the segment, or with the next
+    /// segment.
+    pub(crate) fn skip_damage(&mut self) {
+        self.cursor.skip_damage(self.limit);
+    }
+
+    /// What to read; `None` where the bytes are mapped and have been handed over.
+    fn read_job(&mut self, offset: u64, bytes: u64) -> Option<ReadJob> {
+        match &self.content {
+            Some(Content::Mapped(mapped)) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(mapped.len());
+                self.cursor.fill(offset, mapped.slice(start..), true);
+                None
+            }
+            Some(Content::File(file)) => {
+                let length = usize::try_from(bytes).unwrap_or(0);
+                // The memory of the last chunk serves again unless a record of it is still held.
+                let last = self.cursor.take_chunk().and_then(|chunk| chunk.try_into_mut().ok());
+                let mut buffer = last.unwrap_or_default();
+                buffer.resize(length, 0);
+                let segment = self.cursor.segment().segment;
+                Some(ReadJob { file: file.clone(), segment, offset, buffer })
+            }
+            None => None,
+        }
+    }
+
+    pub(crate) fn provide(&mut self, done: ReadDone) {
+        self.cursor.fill(done.offset, done.bytes, done.is_short);
+    }
+
+    /// Segments came, went or were cut: is what comes next still there?
+    fn look_again(&mut self) -> Result<(), Error> {
+        let (segments, first) = self.source.segments();
+        self.first_lsn = first;
+        let next_lsn = self.cursor.next_lsn();
+        let current = self.cursor.segment().segment;
+        if self.waits_for_segment {
+            if let Some(info) = segments.first().copied() {
+                self.waits_for_segment = false;
+                self.next_segments = segments.into_iter().skip(1).collect();
+                self.enter(info);
+            }
+            return Ok(());
+        }
+        let Some(index) = segments.iter().position(|info| info.segment == current) else {
+            return Err(if next_lsn < first {
+                Error::Deleted { lsn: next_lsn, first }
+            } else {
+                Error::Truncated { last: self.source.end(self.visibility).1 }
+            });
+        };
+        if segments[index].end != self.cursor.segment().end {
+            let (_, last) = self.source.end(self.visibility);
+            if next_lsn > last.next() {
+                return Err(Error::Truncated { last });
+            }
+            self.cursor.set_segment(segments[index]);
+        }
+        self.next_segments = segments.into_iter().skip(index + 1).collect();
+        self.limit = self.limit_now();
+        Ok(())
+    }
+
+    fn limit_now(&self) -> u64 {
+        let (visible, _) = self.source.end(self.visibility);
+        let info = self.cursor.segment();
+        let frames_end = info.end.map_or(u64::MAX, |end| end.frames_end);
+        match visible.end.segment.cmp(&info.segment) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => visible.end.offset.min(frames_end),
+            std::cmp::Ordering::Greater => info.end.map_or(self.limit, |end| end.frames_end),
+        }
+    }
+
+    /// Sees whether more may be shown by now, here or in the next segment.
+    fn go_on(&mut self) -> Result<bool, Error> {
+        let limit = self.limit_now();
+        if limit > self.limit {
+            self.limit = limit;
+            return Ok(true);
+        }
+        let has_ended =
+            self.cursor.segment().end.is_some_and(|end| {
+                limit >= end.frames_end || self.cursor.next_lsn() > end.last_lsn
+            });
+        let (visible, _) = self.source.end(self.visibility);
+        if !has_ended || visible.end.segment <= self.cursor.segment().segment {
+            return Ok(false);
+        }
+        match self.next_segments.pop_front() {
+            Some(info) => {
+                self.enter(info);
+                Ok(true)
+            }
+            None => {
+                self.look_again()?;
+                Ok(!self.next_segments.is_empty())
+            }
+        }
+    }
+
+    fn enter(&mut self, info: SegmentInfo) {
+        self.cursor.enter(info);
+        self.content = None;
+        self.limit = 0;
+        self.limit = self.limit_now();
+    }
+
+    /// A folder's view has been renewed.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        self.look_again()
+    }
+}
+
+/// A footer's first read; a longer one takes another.
+const FOOTER_READ_BYTES: usize = 16 << 10;
+/// No footer is longer.
+const FOOTER_BYTES_MAX: usize = 64 << 20;
+/// No value unpacks to more, unless a segment may be larger.
+pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;
+
+/// Where the record `lsn` begins. `None` where it cannot be read: a hole that was salvaged.
+pub(crate) fn position_of(source: Source, lsn: Lsn) -> Result<Option<Position>, Error> {
+    let mut reading = Reading::new(source, Start::Lsn(lsn), Visibility::Durable)?;
+    loop {
+        match reading.advance() {
+            Ok(Advance::Record(_, position)) => return Ok(Some(position)),
+            Ok(Advance::Read(job)) => reading.provide(job.run()?),
+            Ok(Advance::End) | Err(Error::Damaged { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Which segment holds the record that a reader begins with.
+fn holder(segments: &[SegmentInfo], start: Start, first: Lsn, last: Lsn) -> Result<usize, Error> {
+    match start {
+        Start::First => Ok(0),
+        Start::Lsn(lsn) if lsn < first => Err(Error::Deleted { lsn, first }),
+        Start::Lsn(lsn) if lsn > last.next() => Err(Error::BeyondEnd { lsn, last }),
+        Start::Lsn(lsn) => {
+            let after = segments.partition_point(|info| info.first_lsn <= lsn);
+            Ok(after.saturating_sub(1))
+        }
+        Start::Position(position) => {
+            let known = segments.iter().position(|info| info.segment == position.segment);
+            let before_all = segments.first().is_some_and(|info| position.segment < info.segment);
+            match known {
+                Some(index) => Ok(index),
+                None if before_all => Err(Error::Deleted { lsn: Lsn::ZERO, first }),
+                None => Err(Error::NoSuchPosition { position }),
+            }
+        }
+    }
+}
+
+/// The record with its key and value as parts of the chunk, or unpacked.
+pub(crate) fn entry_of(
+    record: &RecordRef<'_>,
+    chunk: &Bytes,
+    decompressor: &mut Decompressor,
+    limit_bytes: u64,
+) -> Result<Entry, Error> {
+    let value = if record.codec == Compression::None {
+        chunk.slice_ref(record.stored)
+    } else {
+        let unpacked = record.value(decompressor, limit_bytes);
+        let failed = |error| Error::Decompress { position: record.position, error };
+        Bytes::copy_from_slice(unpacked.map_err(failed)?)
+    };
+    Ok(Entry {
+        lsn: record.lsn,
+        kind: record.kind,
+        key: chunk.slice_ref(record.key),
+        value,
+        written_at: record.written_at,
+        ttl: record.ttl,
+    })
+}

@@ -1,0 +1,97 @@
+//! Reserving space, and hints about it.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+
+/// Reserves the blocks of `from..to` and makes the file at least `to` bytes long. Never shortens it.
+///
+/// Where the file system cannot reserve, the file is only made longer.
+///
+/// # Errors
+/// When there is no room, or the file cannot be made longer.
+pub(crate) fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
+    if reserve(file, from, to)? { Ok(()) } else { lengthen(file, to) }
+}
+
+fn lengthen(file: &File, to: u64) -> io::Result<()> {
+    if file.metadata()?.len() < to { file.set_len(to) } else { Ok(()) }
+}
+
+/// Whether the blocks were reserved and the length is set; `false` where that cannot be done.
+#[cfg(target_os = "linux")]
+fn reserve(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let offset = libc::off64_t::try_from(from).map_err(too_long)?;
+    let length = libc::off64_t::try_from(to.saturating_sub(from)).map_err(too_long)?;
+    if length == 0 {
+        return Ok(false);
+    }
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no
+        // pointers.
+        if unsafe { libc::fallocate64(file.as_raw_fd(), 0, offset, length) } == 0 {
+            return Ok(true);
+        }
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            Some(libc::EINTR) => {}
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(false),
+            _ => return Err(error),
+        }
+    }
+}
+
+/// Whether the blocks were reserved; the length is always set by the caller.
+#[cfg(target_os = "macos")]
+fn reserve(file: &File, _from: u64, to: u64) -> io::Result<bool> {
+    use std::os::fd::AsRawFd;
+    let have = file.metadata()?.len();
+    let more = libc::off_t::try_from(to.saturating_sub(have)).unwrap_or(0);
+    for flags in [libc::F_ALLOCATECONTIG, libc::F_ALLOCATEALL] {
+        let mut store = libc::fstore_t {
+            fst_flags: flags,
+            fst_posmode: libc::F_PEOFPOSMODE,
+            fst_offset: 0,
+            fst_length: more,
+            fst_bytesalloc: 0,
+        };
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and `store` outlives the
+        // call that it is handed to.
+        let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, &mut store) };
+        if more == 0 || result != -1 {
+            break;
+        }
+    }
+    Ok(false)
+}
+
+/// No way to reserve.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+fn reserve(_file: &File, _from: u64, _to: u64) -> io::Result<bool> {
+    Ok(false)
+}
+
+/// Asks for readahead.
+#[cfg(target_os = "linux")]
+pub(super) fn advise_sequential(file: &File) {
+    use std::os::fd::AsRawFd;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no pointers.
+    // What it returns says only whether the hint was taken.
+    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_lengthened_and_never_shortened() {
+        let file = tempfile::tempfile().unwrap();
+        allocate(&file, 0, 10_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 10_000);
+        allocate(&file, 0, 5_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 10_000);
+    }
+}

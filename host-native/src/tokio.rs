@@ -1,0 +1,313 @@
+//! The log for tasks: the same names as [`crate::blocking`], each to be awaited.
+//!
+//! No call blocks a worker of the runtime on the disk: writes and syncs run on the log's I/O thread, and
+//! files are read on the runtime's blocking threads. Encoding a record, and compressing it if asked,
+//! happen in the call itself.
+//!
+//! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one whose
+//! append had not is not in it.
+
+use crate::commit::{Admitted, Ask, Engine, Wait};
+use crate::config::WalConfig;
+use crate::error::Error;
+use crate::reader::{Advance, Entry, Reading, Source, Start, Visibility};
+use crate::{RecoveryInfo, Stats, blocking, prepare};
+use seawall_core::config::Level;
+use seawall_core::id::{Lsn, Position};
+use seawall_core::log::Appended;
+use seawall_core::record::Record;
+use std::sync::Arc;
+
+/// A log that is open for appending. Clones are the same log. See [`blocking::Wal`].
+#[derive(Clone, Debug)]
+pub struct Wal {
+    inner: blocking::Wal,
+}
+
+impl Wal {
+    /// Opens the log in `config.dir`, recovers it, and makes it first where there is none.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::open`].
+    pub async fn open(config: WalConfig) -> Result<(Self, RecoveryInfo), Error> {
+        let (inner, info) = off_thread(move || blocking::Wal::open(config)).await?;
+        Ok((Self { inner }, info))
+    }
+
+    /// Opens the log in a folder that was handed over. See [`blocking::Wal::open_in`].
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::open`].
+    pub async fn open_in(
+        folder: cap_std::fs::Dir,
+        config: WalConfig,
+    ) -> Result<(Self, RecoveryInfo), Error> {
+        let (inner, info) = off_thread(move || blocking::Wal::open_in(folder, config)).await?;
+        Ok((Self { inner }, info))
+    }
+
+    /// The same log for threads.
+    pub fn blocking(&self) -> &blocking::Wal {
+        &self.inner
+    }
+
+    fn engine(&self) -> &Arc<Engine> {
+        self.inner.engine()
+    }
+
+    /// Appends a record, and is done when it has reached the level of the policy.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::append`].
+    pub async fn append(&self, record: &Record<'_>) -> Result<Position, Error> {
+        let level = self.config().fsync_policy.level();
+        self.append_with(record, level).await.map(|appended| appended.position)
+    }
+
+    /// Appends a record, and is done when it has reached `level`.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::append`].
+    pub async fn append_with(&self, record: &Record<'_>, level: Level) -> Result<Appended, Error> {
+        self.append_all(std::slice::from_ref(record), level).await
+    }
+
+    /// Appends records as one: after a crash all of them are there or none.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::append_batch`].
+    pub async fn append_batch(&self, records: &[Record<'_>]) -> Result<Appended, Error> {
+        self.append_batch_with(records, self.config().fsync_policy.level()).await
+    }
+
+    /// Appends records as one, and is done when they have reached `level`.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::append_batch`].
+    pub async fn append_batch_with(
+        &self,
+        records: &[Record<'_>],
+        level: Level,
+    ) -> Result<Appended, Error> {
+        self.append_all(records, level).await
+    }
+
+    async fn append_all(&self, records: &[Record<'_>], level: Level) -> Result<Appended, Error> {
+        loop {
+            let admitted =
+                prepare(self.config(), records, |entries| self.engine().append(entries, level))?;
+            match admitted {
+                Admitted::Taken(appended, None) => return Ok(appended),
+                Admitted::Taken(appended, Some(wait)) => {
+                    self.wait(wait).await?;
+                    return Ok(appended);
+                }
+                Admitted::Later(wait) => self.wait(wait).await?,
+            }
+        }
+    }
+
+    async fn wait(&self, wait: Wait) -> Result<(), Error> {
+        self.engine().hand_to_io();
+        wait.await
+    }
+
+    /// Is done when the kernel has everything appended before.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::flush`].
+    pub async fn flush(&self) -> Result<(), Error> {
+        let wait = self.engine().flush(Level::Os)?;
+        self.wait(wait).await
+    }
+
+    /// Is done when everything appended before is durable.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::flush`].
+    pub async fn sync(&self) -> Result<(), Error> {
+        let wait = self.engine().flush(Level::Disk)?;
+        self.wait(wait).await
+    }
+
+    /// Is done when the record `lsn` and all before it are durable.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::wait_durable`].
+    pub async fn wait_durable(&self, lsn: Lsn) -> Result<(), Error> {
+        let wait = self.engine().wait_durable(lsn)?;
+        self.wait(wait).await
+    }
+
+    /// A reader that begins at a record. See [`blocking::Wal::read_from`].
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::read_from`].
+    pub async fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
+        self.read_from_with(from, Visibility::Durable).await
+    }
+
+    /// A reader that is shown what `visibility` says.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::read_from`].
+    pub async fn read_from_with(
+        &self,
+        from: impl Into<Start>,
+        visibility: Visibility,
+    ) -> Result<Reader, Error> {
+        let flushed = match visibility {
+            Visibility::Durable => self.sync().await,
+            Visibility::Written => self.flush().await,
+        };
+        match flushed {
+            // What was durable before can still be read.
+            Ok(()) | Err(Error::Poisoned(_) | Error::Closed) => {}
+            Err(error) => return Err(error),
+        }
+        let (source, from) = (Source::Live(self.engine().clone()), from.into());
+        let reading = off_thread(move || Reading::new(source, from, visibility)).await?;
+        Ok(Reader { reading })
+    }
+
+    /// A reader that begins at the first record.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::read_from`].
+    pub async fn iter(&self) -> Result<Reader, Error> {
+        self.read_from(Start::First).await
+    }
+
+    /// Where the next record will begin, if no rotation comes between.
+    pub fn current_position(&self) -> Position {
+        self.inner.current_position()
+    }
+
+    /// Deletes all segments whose records come before a record, and returns how many they were.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::delete_segments_before`].
+    pub async fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
+        let lsn = self.engine().lsn_of(before.into());
+        let had = self.engine().segments().0.len();
+        self.ask(Ask::DeleteBefore(lsn)).await?;
+        Ok(had.saturating_sub(self.engine().segments().0.len()) as u64)
+    }
+
+    /// Takes all records after `lsn` off the log; the next append gets `lsn + 1`.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::truncate_after`].
+    pub async fn truncate_after(&self, lsn: Lsn) -> Result<(), Error> {
+        self.ask(Ask::TruncateAfter(lsn)).await
+    }
+
+    /// Ends the segment being written, if it holds records.
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::append`].
+    pub async fn rotate(&self) -> Result<(), Error> {
+        while let Some(wait) = self.engine().rotate()? {
+            self.wait(wait).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes everything durable and marks a clean end. See [`blocking::Wal::close`].
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::close`].
+    pub async fn close(&self) -> Result<(), Error> {
+        self.ask(Ask::Close).await?;
+        let inner = self.inner.clone();
+        off_thread(move || {
+            inner.join();
+            Ok(())
+        })
+        .await
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), Error> {
+        loop {
+            match self.engine().ask(ask)? {
+                Ok(wait) => return self.wait(wait).await,
+                Err(other) => self.wait(other).await?,
+            }
+        }
+    }
+
+    /// The settings that the log was opened with.
+    pub fn config(&self) -> &WalConfig {
+        self.inner.config()
+    }
+
+    /// Figures about the log at this moment.
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+}
+
+/// Reads records in order.
+pub struct Reader {
+    reading: Reading,
+}
+
+impl std::fmt::Debug for Reader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reader").field("next_lsn", &self.reading.next_lsn()).finish_non_exhaustive()
+    }
+}
+
+impl Reader {
+    /// The next record and where it begins. `None`: there is no more for now.
+    ///
+    /// A future that is dropped loses no record: the next call returns what it would have.
+    ///
+    /// # Errors
+    /// See [`blocking::Reader::next_record`].
+    pub async fn next_record(&mut self) -> Result<Option<(Entry, Position)>, Error> {
+        loop {
+            match self.reading.advance()? {
+                Advance::Record(entry, position) => return Ok(Some((entry, position))),
+                Advance::End => return Ok(None),
+                Advance::Read(job) => {
+                    let done = off_thread(move || job.run()).await?;
+                    self.reading.provide(done);
+                }
+            }
+        }
+    }
+
+    /// The next record, waited for if there is none yet. `None`: the log was closed.
+    ///
+    /// # Errors
+    /// See [`blocking::Reader::next_record`].
+    pub async fn wait_record(&mut self) -> Result<Option<(Entry, Position)>, Error> {
+        loop {
+            if let Some(found) = self.next_record().await? {
+                return Ok(Some(found));
+            }
+            let Source::Live(engine) = self.reading.source() else { return Ok(None) };
+            match engine.follow(self.reading.next_lsn().previous()) {
+                Some(wait) => wait.await?,
+                None => return self.next_record().await,
+            }
+        }
+    }
+
+    /// After [`Error::Damaged`]: goes on with the next good frame.
+    pub fn skip_damage(&mut self) {
+        self.reading.skip_damage();
+    }
+}
+
+/// Runs what may wait for the disk on a thread that may.
+async fn off_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let failed = |error| Error::Io {
+        what: "run on a blocking thread".to_owned(),
+        error: std::io::Error::other(error),
+    };
+    ::tokio::task::spawn_blocking(work).await.map_err(failed)?
+}
