@@ -1,0 +1,145 @@
+//! `cargo xtask`: everything that checks Seawall, in one place.
+//!
+//! ```text
+//!   main       what was asked for
+//!   steps      the tables: which steps a command takes, one line each
+//!   run        one step after the other, output live, then the summary
+//!   tally      test counts, read from what libtest prints
+//!   machine    what this machine has: targets, tools
+//!   tidy       the rules of the house, as a test
+//!   source     a Rust file as tokens, comments apart; what tidy looks at
+//! ```
+//!
+//! **Architecture Invariant:** no dependencies. The checks must build in seconds, and run on a
+//! machine that has nothing but cargo.
+
+#![forbid(unsafe_code)]
+
+mod machine;
+mod run;
+mod source;
+mod steps;
+mod tally;
+mod tidy;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Checks, tests and proves Seawall.
+
+Usage: cargo xtask <command> [options]
+
+Commands:
+  test [--fast]        every step below, in order; a failed step does not stop the later ones
+  tidy                 only the rules of the house: line and function lengths, imports, unsafe
+  prove [--seconds N]  the simulator and the crash tests, optimised, for about N seconds (60)
+
+Options:
+  --fast               leave out the steps marked slow
+  --seconds N          how long to prove; the tests read it as SEAWALL_PROVE_SECONDS
+  -h, --help           this text
+
+Examples:
+  cargo xtask test                    what CI runs, through .ci/run
+  cargo xtask test --fast             while working
+  cargo xtask prove --seconds 3600    an hour of looking for trouble
+";
+
+/// What the caller asked for, parsed once.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Help,
+    Test { fast: bool },
+    Tidy,
+    Prove { seconds: u64 },
+}
+
+const PROVE_SECONDS_DEFAULT: u64 = 60;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let command = match parse(&arguments) {
+        Ok(command) => command,
+        Err(why) => {
+            eprintln!("xtask: {why}\nTry `cargo xtask --help`.");
+            return ExitCode::from(2);
+        }
+    };
+    let root = root();
+    match command {
+        Command::Help => {
+            print!("{HELP}\nSteps of `test`:\n{}", steps::describe(steps::TEST));
+            ExitCode::SUCCESS
+        }
+        Command::Test { fast } => run::all(&root, steps::TEST, fast, &[]),
+        Command::Tidy => run::alone(&root, tidy::check),
+        Command::Prove { seconds } => {
+            let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
+            run::all(&root, steps::PROVE, false, &environment)
+        }
+    }
+}
+
+fn parse(arguments: &[String]) -> Result<Command, String> {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    if words.is_empty() || words.iter().any(|word| matches!(*word, "-h" | "--help" | "help")) {
+        return Ok(Command::Help);
+    }
+    match words[..] {
+        ["test"] => Ok(Command::Test { fast: false }),
+        ["test", "--fast"] => Ok(Command::Test { fast: true }),
+        ["tidy"] => Ok(Command::Tidy),
+        ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
+        ["prove", "--seconds", seconds] => parse_seconds(seconds),
+        ["prove", option] if option.starts_with("--seconds=") => {
+            parse_seconds(&option["--seconds=".len()..])
+        }
+        ["test" | "tidy" | "prove", ..] => {
+            Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
+        }
+        _ => Err(format!("there is no command `{}`", words[0])),
+    }
+}
+
+fn parse_seconds(text: &str) -> Result<Command, String> {
+    match text.parse() {
+        Ok(seconds) if seconds > 0 => Ok(Command::Prove { seconds }),
+        _ => Err(format!("`--seconds {text}`: expected a whole number above zero")),
+    }
+}
+
+/// The root of the checkout: the folder above this crate's.
+///
+/// Asked of cargo at run time first, so that a checkout that was moved after the build still works.
+fn root() -> PathBuf {
+    let here = std::env::var_os("CARGO_MANIFEST_DIR")
+        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+    here.parent().map_or_else(|| here.clone(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(line: &str, expected: &Result<Command, &str>) {
+        let arguments: Vec<String> = line.split_whitespace().map(String::from).collect();
+        let parsed = parse(&arguments);
+        assert_eq!(parsed.as_ref().map_err(String::as_str), expected.as_ref().map_err(|e| *e));
+    }
+
+    #[test]
+    fn command_lines() {
+        check("", &Ok(Command::Help));
+        check("test --help", &Ok(Command::Help));
+        check("test", &Ok(Command::Test { fast: false }));
+        check("test --fast", &Ok(Command::Test { fast: true }));
+        check("tidy", &Ok(Command::Tidy));
+        check("prove", &Ok(Command::Prove { seconds: 60 }));
+        check("prove --seconds 5", &Ok(Command::Prove { seconds: 5 }));
+        check("prove --seconds=5", &Ok(Command::Prove { seconds: 5 }));
+        check("prove --seconds 0", &Err("`--seconds 0`: expected a whole number above zero"));
+        check("test --slow", &Err("`--slow` is not an option of `test`"));
+        check("dance", &Err("there is no command `dance`"));
+    }
+}

@@ -1,0 +1,261 @@
+//! One step after the other: output live, then one summary.
+//!
+//! ```text
+//!   step                 result    seconds  tests
+//!   tidy                 passed        0.1
+//!   tests                FAILED       61.3  211 passed, 1 failed, 0 skipped
+//!   windows              skipped       0.9  no target x86_64-pc-windows-gnu: run ...
+//!
+//!   211 passed, 1 failed, 1 skipped
+//! ```
+//!
+//! The last line adds up tests, with one more `failed` for each step that failed by something
+//! other than a test, and one more `skipped` for each step that was skipped: so it never reads
+//! `0 failed` when the exit code says otherwise, and names every hole.
+//!
+//! **Architecture Invariant:** a step that fails stops no other step.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::machine;
+use crate::steps::{self, Action, Missing, Outcome, Step};
+use crate::tally::Tally;
+
+/// How long output may still arrive after cargo itself has ended. A crash test may leave a process
+/// behind that holds the pipe open; that must not hang the whole run.
+const LATE_OUTPUT: Duration = Duration::from_secs(3);
+
+type Environment<'a> = &'a [(&'static str, String)];
+
+/// One line of the summary.
+struct Row {
+    name: &'static str,
+    outcome: Outcome,
+    elapsed: Duration,
+    tally: Option<Tally>,
+}
+
+/// Runs a table of steps and prints the summary.
+pub(crate) fn all(
+    root: &Path,
+    steps: &[Step],
+    fast: bool,
+    environment: Environment<'_>,
+) -> ExitCode {
+    let mut rows = Vec::new();
+    for step in steps.iter().filter(|step| !(fast && step.slow)) {
+        println!("\n== {} ==", step.name);
+        let start = Instant::now();
+        let (outcome, tally) = one(root, step, environment);
+        if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
+            println!("{}: {why}", step.name);
+        }
+        rows.push(Row { name: step.name, outcome, elapsed: start.elapsed(), tally });
+    }
+    let (total, passed) = verdict(&rows);
+    print!("\n{}", table(&rows));
+    if !rows.iter().any(|row| row.tally.is_some_and(|tally| tally.ran() > 0)) {
+        println!("\nno tests ran: that is a failure");
+    }
+    println!("\n{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs one function as a command of its own, without a summary.
+pub(crate) fn alone(root: &Path, function: fn(&Path) -> Outcome) -> ExitCode {
+    match function(root) {
+        Outcome::Passed => ExitCode::SUCCESS,
+        Outcome::Failed(why) | Outcome::Skipped(why) => {
+            println!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn one(root: &Path, step: &Step, environment: Environment<'_>) -> (Outcome, Option<Tally>) {
+    let arguments = match step.action {
+        Action::Call(function) => return (function(root), None),
+        Action::Cargo(arguments) => arguments,
+    };
+    if let Some((target, missing)) = step.target
+        && let Err(why) = machine::ensure_target(target)
+    {
+        let outcome = match missing {
+            Missing::Fails => Outcome::Failed(why),
+            Missing::Skips => Outcome::Skipped(why),
+        };
+        return (outcome, None);
+    }
+    let line = steps::command_line(step, arguments);
+    println!("$ cargo {}", line.join(" "));
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(line).current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
+    command.envs(step.environment);
+    command.envs(environment.iter().map(|(name, value)| (name, value)));
+    match command.spawn() {
+        Ok(child) => follow(child, arguments[0] == "test"),
+        Err(error) => (Outcome::Failed(format!("cargo did not start: {error}")), None),
+    }
+}
+
+/// Shows a child's output as it comes, and counts the tests in it.
+fn follow(mut child: Child, tests: bool) -> (Outcome, Option<Tally>) {
+    let (sender, receiver) = channel();
+    if let Some(output) = child.stdout.take() {
+        std::thread::spawn(move || relay(output, &sender));
+    }
+    let status = child.wait();
+    let tally = collect(&receiver);
+    let outcome = match status {
+        Ok(status) if status.success() => Outcome::Passed,
+        Ok(status) => Outcome::Failed(format!("cargo: {status}")),
+        Err(error) => Outcome::Failed(format!("lost sight of cargo: {error}")),
+    };
+    (outcome, tests.then_some(tally))
+}
+
+fn relay(output: ChildStdout, sender: &Sender<Tally>) {
+    let mut output = BufReader::new(output);
+    let mut line = Vec::new();
+    // Bytes, not text: a test may print anything.
+    while output.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
+        // If our own output is gone, nobody is looking; the counts and the exit code still matter.
+        let mut screen = std::io::stdout();
+        let _ = screen.write_all(&line).and_then(|()| screen.flush());
+        if let Some(tally) = Tally::of_line(&String::from_utf8_lossy(&line))
+            && sender.send(tally).is_err()
+        {
+            return;
+        }
+        line.clear();
+    }
+}
+
+fn collect(receiver: &Receiver<Tally>) -> Tally {
+    let mut sum = Tally::default();
+    loop {
+        match receiver.recv_timeout(LATE_OUTPUT) {
+            Ok(tally) => sum += tally,
+            Err(RecvTimeoutError::Disconnected) => return sum,
+            Err(RecvTimeoutError::Timeout) => {
+                println!("a process that a test left behind still holds the output; going on");
+                return sum;
+            }
+        }
+    }
+}
+
+/// The counts of the last line, and whether the whole run passed.
+fn verdict(rows: &[Row]) -> (Tally, bool) {
+    let mut total = Tally::default();
+    for row in rows {
+        total += row.tally.unwrap_or_default();
+    }
+    let ran = total.ran() > 0;
+    for row in rows {
+        match row.outcome {
+            Outcome::Passed => {}
+            Outcome::Failed(_) => {
+                total.failed += u64::from(row.tally.unwrap_or_default().failed == 0);
+            }
+            Outcome::Skipped(_) => total.skipped += 1,
+        }
+    }
+    if !ran && total.failed == 0 {
+        total.failed = 1;
+    }
+    (total, total.failed == 0)
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!("{:<20} {:<8} {:>8}  {}\n", "step", "result", "seconds", "tests");
+    for row in rows {
+        let result = match row.outcome {
+            Outcome::Passed => "passed",
+            Outcome::Failed(_) => "FAILED",
+            Outcome::Skipped(_) => "skipped",
+        };
+        let why = match &row.outcome {
+            Outcome::Passed => "",
+            Outcome::Failed(why) | Outcome::Skipped(why) => why,
+        };
+        let detail = match row.tally {
+            Some(Tally { passed, failed, skipped }) => {
+                let counts = format!("{passed} passed, {failed} failed, {skipped} skipped");
+                // A failure that no test accounts for needs its reason: a crash, say, or a build.
+                if failed == 0 && !why.is_empty() { format!("{counts}; {why}") } else { counts }
+            }
+            None => why.to_string(),
+        };
+        let seconds = row.elapsed.as_secs_f64();
+        let line = format!("{:<20} {result:<8} {seconds:>8.1}  {detail}", row.name);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(outcome: Outcome, counts: Option<(u64, u64, u64)>) -> Row {
+        let tally = counts.map(|(passed, failed, skipped)| Tally { passed, failed, skipped });
+        Row { name: "step", outcome, elapsed: Duration::from_millis(1500), tally }
+    }
+
+    fn check(rows: &[Row], counts: (u64, u64, u64), passed: bool) {
+        let (total, verdict) = verdict(rows);
+        assert_eq!((total.passed, total.failed, total.skipped), counts);
+        assert_eq!(verdict, passed);
+    }
+
+    fn failed() -> Outcome {
+        Outcome::Failed("why".to_string())
+    }
+
+    #[test]
+    fn verdicts() {
+        let skipped = || Outcome::Skipped("why".to_string());
+        // All is well.
+        check(
+            &[row(Outcome::Passed, None), row(Outcome::Passed, Some((5, 0, 1)))],
+            (5, 0, 1),
+            true,
+        );
+        // A test failed: counted once, not again for its step.
+        check(&[row(failed(), Some((5, 2, 0)))], (5, 2, 0), false);
+        // A step without tests failed: it shows in the count.
+        check(&[row(failed(), None), row(Outcome::Passed, Some((5, 0, 0)))], (5, 1, 0), false);
+        // The tests did not build.
+        check(&[row(failed(), Some((0, 0, 0)))], (0, 1, 0), false);
+        // A skipped step is a hole, not a failure.
+        check(&[row(skipped(), None), row(Outcome::Passed, Some((5, 0, 0)))], (5, 0, 1), true);
+        // Nothing ran, so nothing is known.
+        check(
+            &[row(Outcome::Passed, None), row(Outcome::Passed, Some((0, 0, 3)))],
+            (0, 1, 3),
+            false,
+        );
+    }
+
+    #[test]
+    fn the_table_tells_why() {
+        let text = table(&[
+            row(Outcome::Passed, Some((5, 0, 0))),
+            row(failed(), None),
+            row(failed(), Some((5, 0, 0))),
+        ]);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(
+            lines[1],
+            "step                 passed        1.5  5 passed, 0 failed, 0 skipped"
+        );
+        assert_eq!(lines[2], "step                 FAILED        1.5  why");
+        assert!(lines[3].ends_with("5 passed, 0 failed, 0 skipped; why"));
+    }
+}

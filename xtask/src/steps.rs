@@ -1,0 +1,176 @@
+//! Which steps a command takes: one line each, in the order they run.
+//!
+//! A new check is a new line in a table here. Most are a cargo command line; what cargo cannot say
+//! is a function. Nothing here runs anything: that is `run`.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::{machine, tidy};
+
+/// How a step ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Passed,
+    /// With the reason, where the output has not told it already.
+    Failed(String),
+    /// With what was not checked, and why.
+    Skipped(String),
+}
+
+/// What to do when this machine has no standard library for a step's target.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Missing {
+    Fails,
+    Skips,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Action {
+    Call(fn(&Path) -> Outcome),
+    /// The arguments of a cargo command line.
+    Cargo(&'static [&'static str]),
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    pub(crate) name: &'static str,
+    pub(crate) action: Action,
+    /// Left out by `--fast`.
+    pub(crate) slow: bool,
+    pub(crate) environment: Option<(&'static str, &'static str)>,
+    pub(crate) target: Option<(&'static str, Missing)>,
+}
+
+impl Step {
+    const fn call(name: &'static str, function: fn(&Path) -> Outcome) -> Self {
+        Self { name, action: Action::Call(function), slow: false, environment: None, target: None }
+    }
+
+    const fn cargo(name: &'static str, arguments: &'static [&'static str]) -> Self {
+        Self {
+            name,
+            action: Action::Cargo(arguments),
+            slow: false,
+            environment: None,
+            target: None,
+        }
+    }
+
+    const fn slow(self) -> Self {
+        Self { slow: true, ..self }
+    }
+
+    const fn with(self, name: &'static str, value: &'static str) -> Self {
+        Self { environment: Some((name, value)), ..self }
+    }
+
+    /// Adds `--target` to the cargo command line, and sees to it that the target is there.
+    const fn on(self, target: &'static str, missing: Missing) -> Self {
+        Self { target: Some((target, missing)), ..self }
+    }
+}
+
+const CLIPPY: &[&str] =
+    &["clippy", "--workspace", "--all-targets", "--all-features", "--", "-D", "warnings"];
+
+/// Core alone, so that no other package switches on a feature that it needs.
+const CORE: &[&str] = &["build", "--package", "seawall-core"];
+
+const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast"];
+
+const TESTS_OF_FEATURES: &[&str] =
+    &["test", "--package", "seawall", "--all-features", "--no-fail-fast"];
+
+const PROOFS: &[&str] = &["test", "--release", "--package", "seawall-tests", "--no-fail-fast"];
+
+/// The library as a user gets it, and with one feature at a time. Other platforms take the same
+/// line: the compiler's opinion, no linker needed.
+const CHECK: &[&str] = &["check", "--package", "seawall"];
+const CHECK_TRACING: &[&str] = &["check", "--package", "seawall", "--features", "tracing"];
+const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", "metrics"];
+
+const DOCS: &[&str] = &["doc", "--workspace", "--no-deps"];
+
+pub(crate) const TEST: &[Step] = &[
+    Step::call("prepare", machine::prepare),
+    Step::call("tidy", tidy::check),
+    Step::cargo("format", &["fmt", "--all", "--check"]),
+    Step::cargo("clippy", CLIPPY).slow(),
+    // There is no std at all here: what pulls one in by accident does not build.
+    Step::cargo("core, no std", CORE).on("x86_64-unknown-none", Missing::Fails),
+    Step::cargo("core, wasm", CORE).on("wasm32-unknown-unknown", Missing::Fails),
+    Step::cargo("tests", TESTS),
+    Step::cargo("tests, all features", TESTS_OF_FEATURES),
+    Step::cargo("library alone", CHECK).slow(),
+    Step::cargo("feature tracing", CHECK_TRACING).slow(),
+    Step::cargo("feature metrics", CHECK_METRICS).slow(),
+    Step::cargo("windows", CHECK).on("x86_64-pc-windows-gnu", Missing::Skips).slow(),
+    Step::cargo("macos", CHECK).on("aarch64-apple-darwin", Missing::Skips).slow(),
+    Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),
+];
+
+pub(crate) const PROVE: &[Step] =
+    &[Step::call("prepare", machine::prepare), Step::cargo("prove", PROOFS)];
+
+/// The cargo command line of a step, without `cargo` itself.
+///
+/// The target goes before a `--`, behind which arguments are no longer cargo's.
+pub(crate) fn command_line(step: &Step, arguments: &[&'static str]) -> Vec<&'static str> {
+    let mut line = arguments.to_vec();
+    if let Some((target, _)) = step.target {
+        let end = line.iter().position(|argument| *argument == "--").unwrap_or(line.len());
+        line.splice(end..end, ["--target", target]);
+    }
+    line
+}
+
+/// A table as the help shows it.
+pub(crate) fn describe(steps: &[Step]) -> String {
+    let mut text = String::new();
+    for step in steps {
+        let what = match step.action {
+            Action::Call(_) => "(inside xtask)".to_string(),
+            Action::Cargo(arguments) => {
+                let line = command_line(step, arguments).join(" ");
+                let set = step.environment.map(|(name, value)| format!("{name}={value} "));
+                format!("{}cargo {line}", set.unwrap_or_default())
+            }
+        };
+        let slow = if step.slow { "slow" } else { "" };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {:<20} {slow:<5}{what}", step.name);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_target_goes_before_the_double_dash() {
+        let step = Step::cargo("x", &[]).on("moon", Missing::Skips);
+        assert_eq!(command_line(&step, &["check"]), ["check", "--target", "moon"]);
+        assert_eq!(
+            command_line(&step, &["clippy", "--", "-D"]),
+            ["clippy", "--target", "moon", "--", "-D"]
+        );
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for steps in [TEST, PROVE] {
+            let mut names: Vec<_> = steps.iter().map(|step| step.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), steps.len());
+        }
+    }
+
+    #[test]
+    fn the_fast_table_still_runs_tests() {
+        assert!(TEST.iter().any(|step| !step.slow
+            && matches!(step.action, Action::Cargo(arguments) if arguments[0] == "test")));
+    }
+}
