@@ -696,15 +696,6 @@ impl Engine {
         self.epoch.load(Ordering::Acquire)
     }
 
-    pub(crate) fn durable_lsn(&self) -> Lsn {
-        Lsn::new(self.durable.load(Ordering::Acquire))
-    }
-
-    /// Whether nothing more will become durable.
-    pub(crate) fn is_over(&self) -> bool {
-        self.lock().is_over()
-    }
-
     pub(crate) fn durable(&self) -> Watermark {
         self.lock().log.durable()
     }

@@ -214,7 +214,8 @@ pub(crate) struct Reading {
     /// Up to here the cursor's segment may be shown.
     limit: u64,
     epoch: u64,
-    first_lsn: Lsn,
+    /// The record that comes next, if it is still there.
+    next_lsn: Lsn,
     decompressor: Decompressor,
     /// There is no segment yet to begin in.
     waits_for_segment: bool,
@@ -246,7 +247,10 @@ impl Reading {
             next_segments: segments.into_iter().skip(index + 1).collect(),
             limit: 0,
             epoch,
-            first_lsn,
+            next_lsn: match start {
+                Start::Lsn(lsn) => lsn,
+                Start::First | Start::Position(_) => info.first_lsn,
+            },
             decompressor: Decompressor::new(),
             waits_for_segment: info.segment == SegmentId::NONE,
             source,
@@ -259,7 +263,7 @@ impl Reading {
 
     /// The record that comes next.
     pub(crate) fn next_lsn(&self) -> Lsn {
-        self.cursor.next_lsn()
+        self.next_lsn
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -374,6 +378,7 @@ impl Reading {
                 Step::Record(record, chunk) => {
                     let limit = self.source.config().max_segment_size.max(VALUE_BYTES_MAX);
                     let position = record.position;
+                    self.next_lsn = record.lsn.next();
                     let entry = entry_of(&record, chunk, &mut self.decompressor, limit)?;
                     return Ok(Advance::Record(entry, position));
                 }
@@ -383,6 +388,7 @@ impl Reading {
                     }
                 }
                 Step::End => {
+                    self.next_lsn = self.next_lsn.max(self.cursor.next_lsn());
                     if !self.go_on()? {
                         return Ok(Advance::End);
                     }
@@ -435,8 +441,7 @@ impl Reading {
     /// Segments came, went or were cut: is what comes next still there?
     fn look_again(&mut self) -> Result<(), Error> {
         let (segments, first) = self.source.segments();
-        self.first_lsn = first;
-        let next_lsn = self.cursor.next_lsn();
+        let next_lsn = self.next_lsn;
         let current = self.cursor.segment().segment;
         if self.waits_for_segment {
             if let Some(info) = segments.first().copied() {
@@ -478,6 +483,13 @@ impl Reading {
 
     /// Sees whether more may be shown by now, here or in the next segment.
     fn go_on(&mut self) -> Result<bool, Error> {
+        let (visible, _) = self.source.end(self.visibility);
+        let current = self.cursor.segment();
+        if visible.end.segment > current.segment && current.end.is_none() {
+            // The log has moved on since its segments were last looked at.
+            self.look_again()?;
+            return Ok(self.cursor.segment().end.is_some());
+        }
         let limit = self.limit_now();
         if limit > self.limit {
             self.limit = limit;
@@ -487,7 +499,6 @@ impl Reading {
             self.cursor.segment().end.is_some_and(|end| {
                 limit >= end.frames_end || self.cursor.next_lsn() > end.last_lsn
             });
-        let (visible, _) = self.source.end(self.visibility);
         if !has_ended || visible.end.segment <= self.cursor.segment().segment {
             return Ok(false);
         }

@@ -2,6 +2,8 @@
 //! a log lives through crashes and faults that a seed decides.
 
 pub mod disk;
+pub mod interpose;
 pub mod oracle;
 pub mod random;
+pub mod records;
 pub mod world;

@@ -32,6 +32,8 @@ pub(super) enum Request<B> {
 /// What is asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Kind {
+    /// Delete the segments before this record, once it is clear which have ended.
+    DeleteBefore(Lsn),
     /// Delete this many segments, so that the log begins with this record in this segment.
     Delete {
         count: usize,
@@ -96,6 +98,13 @@ impl<B: Buffer> Log<B> {
     /// When another request runs, or the log is closed or poisoned.
     pub fn delete_before(&mut self, lsn: Lsn) -> Result<(), RequestError> {
         self.admit_request()?;
+        let kind = Kind::DeleteBefore(lsn);
+        self.request = Request::Running { kind, step: RequestStep::Drain, is_running: false };
+        Ok(())
+    }
+
+    /// Counts the segments before `lsn`, now that none is on its way to being sealed.
+    fn begin_deletion(&mut self, lsn: Lsn) {
         let is_before = |info: &&SegmentInfo| info.end.is_some_and(|end| end.last_lsn < lsn);
         let mut count = self.sealed.iter().take_while(is_before).count();
         if self.open.is_empty() {
@@ -104,14 +113,12 @@ impl<B: Buffer> Log<B> {
         }
         let first = self.segments().nth(count);
         let Some(first) = first.filter(|_| count > 0) else {
-            self.request_result = Some(Ok(()));
-            return Ok(());
+            return self.end_request(Ok(()));
         };
         let (first_segment, first_lsn) = (first.segment, first.first_lsn);
         let kind = Kind::Delete { count, first_segment, first_lsn };
-        self.request =
-            Request::Running { kind, step: RequestStep::Manifest(None), is_running: false };
-        Ok(())
+        let step = RequestStep::Manifest(None);
+        self.request = Request::Running { kind, step, is_running: false };
     }
 
     /// Asks for all records after `lsn` to be taken off the log; the next append gets `lsn + 1`. In
@@ -178,7 +185,7 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn poll_request(&mut self) -> Option<Command<B>> {
         if let Request::Running { kind, step: RequestStep::Drain, .. } = self.request
-            && self.is_quiet()
+            && self.is_quiet(kind)
         {
             self.begin_quiet(kind);
         }
@@ -207,8 +214,11 @@ impl<B: Buffer> Log<B> {
         self.request_command(kind)
     }
 
-    /// Whether nothing is on its way and everything is durable.
-    fn is_quiet(&self) -> bool {
+    /// Whether nothing is on its way that the request must not cross.
+    fn is_quiet(&self, kind: Kind) -> bool {
+        if let Kind::DeleteBefore(_) = kind {
+            return self.open.len() < 2;
+        }
         let is_open_quiet = self.open.len() < 2
             && self.open.iter().all(|open| !open.is_syncing && open.allocation != Step::Running);
         self.durable.lsn == self.appended.lsn
@@ -223,6 +233,7 @@ impl<B: Buffer> Log<B> {
 
     fn begin_quiet(&mut self, kind: Kind) {
         let step = match kind {
+            Kind::DeleteBefore(lsn) => return self.begin_deletion(lsn),
             Kind::Delete { .. } => RequestStep::Manifest(None),
             Kind::Truncate(lsn) => self.locate(lsn),
             Kind::Close => match self.put_mark() {
@@ -326,6 +337,7 @@ impl<B: Buffer> Log<B> {
         let next_segment = self.next_segment;
         let last_open = self.segments().last().map_or(SegmentId::NONE, |info| info.segment);
         self.write_manifest(ManifestFor::Request, |manifest| match (kind, cut) {
+            (Kind::DeleteBefore(_), _) => manifest,
             (Kind::Delete { first_segment, first_lsn, .. }, _) => {
                 Manifest { first_segment, first_lsn, durable, ..manifest }
             }
@@ -401,6 +413,7 @@ impl<B: Buffer> Log<B> {
         let (kind, cut) = (*kind, *cut);
         let mut names = VecDeque::new();
         match kind {
+            Kind::DeleteBefore(_) => {}
             Kind::Delete { count, .. } => {
                 names.extend(self.sealed.drain(..count).map(|info| info.segment));
             }
@@ -597,6 +610,7 @@ impl<B: Buffer> Log<B> {
 
     fn finish_request(&mut self, kind: Kind) {
         self.events.tell(match kind {
+            Kind::DeleteBefore(_) => return self.end_request(Ok(())),
             Kind::Delete { count, first_lsn, .. } => {
                 Event::Deleted { segments: count as u64, first_lsn }
             }

@@ -1,0 +1,36 @@
+//! Records that can be told from each other, and reading them back.
+
+use crate::random::Random;
+use seawall::blocking::{Reader, Wal};
+use seawall::Entry;
+
+/// The bytes that belong to `number`: the same each time, and unlike those of any other.
+pub fn record_bytes(number: u64, length: usize) -> Vec<u8> {
+    let mut random = Random::new(number);
+    let mut bytes = number.to_le_bytes().to_vec();
+    while bytes.len() < length {
+        bytes.extend_from_slice(&random.next().to_le_bytes());
+    }
+    bytes.truncate(length.max(8));
+    bytes
+}
+
+/// Every record of an open log.
+///
+/// # Panics
+/// When one cannot be read.
+pub fn read_all(wal: &Wal) -> Vec<Entry> {
+    rest(wal.iter().expect("the log can be read"))
+}
+
+/// Every record that a reader has still to give.
+///
+/// # Panics
+/// When one cannot be read.
+pub fn rest(mut reader: Reader) -> Vec<Entry> {
+    let mut entries = Vec::new();
+    while let Some((entry, _)) = reader.next_record().expect("the record can be read") {
+        entries.push(entry);
+    }
+    entries
+}

@@ -1,0 +1,211 @@
+//! Faults of other logs that have to do with reading, deleting and what a caller is told: D19, D20, D23
+//! to D25, D29.
+
+use seawall::blocking::Wal;
+use seawall::{
+    Error, Fault, FsyncPolicy, Level, Lsn, Operation, Record, Start, Visibility, WalConfig,
+};
+use seawall_tests::interpose::{EIO, Watch, os_error};
+use seawall_tests::records::{read_all, record_bytes, rest};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+fn config(dir: &Path) -> WalConfig {
+    WalConfig {
+        max_segment_size: 32 << 10,
+        fsync_policy: FsyncPolicy::Os,
+        ..WalConfig::in_dir(dir)
+    }
+}
+
+fn log_of(count: u64) -> (tempfile::TempDir, Wal) {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(config(temp.path())).unwrap();
+    append(&wal, 1, count);
+    (temp, wal)
+}
+
+fn append(wal: &Wal, from: u64, count: u64) {
+    for number in from..from + count {
+        wal.append(&Record::put(b"k", &record_bytes(number, 500))).unwrap();
+    }
+}
+
+#[test]
+fn fault_d19_what_can_be_appended_can_be_read() {
+    for map_sealed in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig { map_sealed, ..WalConfig::in_dir(temp.path()) };
+        let (wal, _) = Wal::open(config).unwrap();
+        let sizes = [0, 1, 127, 128, 64 << 10, (128 << 10) + 1, 300_000, 5 << 20];
+        for size in sizes {
+            wal.append(&Record::put(b"k", &record_bytes(size as u64, size))).unwrap();
+        }
+        wal.rotate().unwrap();
+        for (entry, size) in read_all(&wal).iter().zip(sizes) {
+            assert_eq!(entry.value, record_bytes(size as u64, size));
+        }
+    }
+}
+
+#[test]
+fn fault_d20_a_reader_crosses_segments_and_follows_the_tail() {
+    let (_temp, wal) = log_of(500);
+    assert!(wal.stats().segments.len() > 5);
+    std::thread::scope(|scope| {
+        let mut reader = wal.iter().unwrap();
+        let following = scope.spawn(move || {
+            for number in 1..=1_500 {
+                let (entry, _) = reader.wait_record(None).unwrap().expect("the log is open");
+                assert_eq!(entry.lsn.get(), number);
+                assert_eq!(entry.value, record_bytes(number, 500));
+            }
+            reader.wait_record(None)
+        });
+        append(&wal, 501, 1_000);
+        wal.sync().unwrap();
+        wal.close().unwrap();
+        assert!(following.join().unwrap().unwrap().is_none(), "it ends when the log is closed");
+    });
+}
+
+#[test]
+fn fault_d23_a_thread_reads_its_own_writes() {
+    let (_temp, wal) = log_of(0);
+    std::thread::scope(|scope| {
+        for thread in 0..4_u64 {
+            let wal = &wal;
+            scope.spawn(move || {
+                for number in 0..100 {
+                    let value = record_bytes(thread << 32 | number, 300);
+                    let record = Record::put(b"k", &value);
+                    let position = wal.append(&record).unwrap();
+                    let mut reader = wal.read_from_with(position, Visibility::Written).unwrap();
+                    let (entry, at) = reader.next_record().unwrap().unwrap();
+                    assert_eq!((at, &entry.value[..]), (position, &value[..]));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn fault_d24_deleting_before_the_current_position_deletes_all_that_is_sealed() {
+    let (temp, wal) = log_of(500);
+    let before = wal.stats().segments.len();
+    let deleted = wal.delete_segments_before(wal.current_position()).unwrap();
+    assert_eq!(deleted as usize, before - 1);
+    let segments = wal.stats().segments;
+    assert_eq!(segments.len(), 1);
+    assert_eq!(rest(wal.iter().unwrap())[0].lsn, segments[0].first_lsn);
+    wal.close().unwrap();
+    let (wal, info) = Wal::open(config(temp.path())).unwrap();
+    assert_eq!(info.report.first_lsn, segments[0].first_lsn);
+    assert_eq!(read_all(&wal).last().unwrap().lsn.get(), 500);
+}
+
+#[test]
+fn fault_d25_a_reader_of_what_is_deleted_is_told_and_no_file_stays_open() {
+    let (temp, wal) = log_of(500);
+    let mut reader = wal.iter().unwrap();
+    reader.next_record().unwrap().unwrap();
+    wal.delete_segments_before(Lsn::new(400)).unwrap();
+    assert!(matches!(reader.next_record(), Err(Error::Deleted { .. })));
+    assert!(matches!(wal.read_from(Lsn::new(3)), Err(Error::Deleted { .. })));
+    drop(reader);
+    append(&wal, 501, 1);
+    let folder = temp.path().to_string_lossy().into_owned();
+    for entry in std::fs::read_dir("/proc/self/fd").unwrap() {
+        // A descriptor may have been closed since it was listed.
+        let Ok(target) = std::fs::read_link(entry.unwrap().path()) else { continue };
+        let target = target.to_string_lossy();
+        assert!(!(target.starts_with(&folder) && target.contains("(deleted)")), "{target}");
+    }
+}
+
+#[test]
+fn fault_d29_a_record_with_a_ttl_expires_by_the_time_of_its_writing() {
+    let (_temp, wal) = log_of(0);
+    let before = SystemTime::now();
+    wal.append(&Record::put_with_ttl(b"session", b"1", Duration::from_secs(60))).unwrap();
+    let entry = read_all(&wal).remove(0);
+    assert_eq!(entry.ttl, Some(Duration::from_secs(60)));
+    assert!(entry.written_at.is_some());
+    assert!(!entry.is_expired_at(before));
+    assert!(!entry.is_expired_at(before + Duration::from_secs(59)));
+    assert!(entry.is_expired_at(SystemTime::now() + Duration::from_secs(61)));
+}
+
+#[test]
+fn fault_d29_a_removal_that_fails_leaves_no_hole() {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config = || WalConfig { interpose: Some(watch.clone()), ..config(temp.path()) };
+    let (wal, _) = Wal::open(config()).unwrap();
+    append(&wal, 1, 500);
+    let mut removals = 0;
+    watch.set(move |call| {
+        removals += u32::from(call.operation == Operation::Remove);
+        let fails = call.operation == Operation::Remove && removals == 2;
+        fails.then(|| Fault::Fails(os_error(EIO)))
+    });
+    wal.delete_segments_before(Lsn::new(400)).unwrap();
+    drop(wal);
+    let (wal, info) = Wal::open(config()).unwrap();
+    assert!(!info.corruption_detected, "{info:?}");
+    let entries = read_all(&wal);
+    assert!(entries[0].lsn.get() > 1 && entries[0].lsn.get() <= 400);
+    assert_eq!(entries.len() as u64, 501 - entries[0].lsn.get());
+}
+
+#[test]
+fn truncating_keeps_what_comes_before_and_tells_readers() {
+    for kept in [1, 57, 58, 499, 500, 0] {
+        let (temp, wal) = log_of(500);
+        let mut reader = wal.read_from(Lsn::new(500)).unwrap();
+        reader.next_record().unwrap().unwrap();
+        wal.truncate_after(Lsn::new(kept)).unwrap();
+        if kept < 500 {
+            let error = reader.next_record();
+            assert!(matches!(error, Err(Error::Truncated { .. })), "{kept}: {error:?}");
+        }
+        let value = record_bytes(7_000, 100);
+        let next = wal.append_with(&Record::put(b"k", &value), Level::Disk).unwrap();
+        assert_eq!(next.first.get(), kept + 1);
+        for reopened in [false, true] {
+            let entries = if reopened {
+                let copy = config(temp.path());
+                let (again, info) = Wal::open(copy).unwrap();
+                assert!(!info.corruption_detected, "{info:?}");
+                read_all(&again)
+            } else {
+                read_all(&wal)
+            };
+            assert_eq!(entries.len() as u64, kept + 1);
+            assert_eq!(entries.last().unwrap().value, value);
+            if !reopened {
+                wal.close().unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_truncation_inside_a_batch_keeps_its_beginning() {
+    let (temp, wal) = log_of(3);
+    let values: Vec<_> = (10..20).map(|number| record_bytes(number, 40)).collect();
+    let records: Vec<_> = values.iter().map(|value| Record::put(b"b", value)).collect();
+    wal.append_batch(&records).unwrap();
+    wal.truncate_after(Lsn::new(8)).unwrap();
+    wal.append(&Record::put(b"k", b"nine")).unwrap();
+    let entries = read_all(&wal);
+    assert_eq!(entries.len(), 9);
+    wal.close().unwrap();
+    let (wal, _) = Wal::open(config(temp.path())).unwrap();
+    assert_eq!(read_all(&wal), entries);
+    let mut reader = wal.read_from(Start::Lsn(Lsn::new(8))).unwrap();
+    assert_eq!(reader.next_lsn(), Lsn::new(8));
+    assert_eq!(reader.next_record().unwrap().unwrap().0.lsn, Lsn::new(8));
+    assert_eq!(reader.next_lsn(), Lsn::new(9));
+}
