@@ -1,8 +1,8 @@
 //! What the machine asks its host to do, and what the host says when it is done.
 //!
 //! A command is an owned value. It is consumed by its completion, `done`, so it cannot be completed
-//! twice or with an answer of the wrong kind, and a buffer that set out with it comes back even when
-//! the operation failed.
+//! twice or with an answer of the wrong kind, and a buffer that set out with it comes back even
+//! when the operation failed.
 //!
 //! Every command that has been polled may run at once, beside the others, in any order: the machine
 //! holds a command back until all that it depends on is complete.
@@ -85,8 +85,8 @@ pub struct Create {
     pub name: FileName,
 }
 
-/// Reserve the blocks of bytes `from..to` of a file and make it `to` bytes long; the new bytes read as
-/// zeros. Never makes it shorter.
+/// Reserve the blocks of bytes `from..to` of a file and make it `to` bytes long; the new bytes read
+/// as zeros. Never makes it shorter.
 #[derive(Debug)]
 pub struct Allocate {
     pub(crate) id: CommandId,
@@ -98,8 +98,8 @@ pub struct Allocate {
     pub to: u64,
 }
 
-/// Write all of `data` at `offset`; when `sync` is set, make the file's content durable after that, as
-/// [`Sync`] does.
+/// Write all of `data` at `offset`; when `sync` is set, make the file's content durable after that,
+/// as [`Sync`] does.
 #[derive(Debug)]
 pub struct Write<B> {
     pub(crate) id: CommandId,

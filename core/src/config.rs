@@ -110,7 +110,8 @@ impl Default for Config {
     }
 }
 
-/// 64 MiB of value and 1 MiB of key fit; so do two such records in a default segment less the header.
+/// 64 MiB of value and 1 MiB of key fit; so do two such records in a default segment less the
+/// header.
 const RECORD_BYTES_MAX_DEFAULT: u64 = (64 << 20) + (1 << 20);
 
 /// The smallest segment: one page.
@@ -126,7 +127,8 @@ pub const BATCH_BYTES_MAX: u64 = 64 << 20;
 pub(crate) const FOOTER_BYTES: u64 = 160;
 
 impl Config {
-    /// The settings, if they hold together. `record_bytes_max` is lowered to what a segment can hold.
+    /// The settings, if they hold together. `record_bytes_max` is lowered to what a segment can
+    /// hold.
     ///
     /// # Errors
     /// Names the setting, its value and what it must be.

@@ -5,8 +5,8 @@
 //!   step ───────────────► host reads ───────────────► step ──► Step::Record, Record, … , End
 //! ```
 //!
-//! A record is shown only after the checksum of its whole frame has held. A frame that is longer than a
-//! chunk asks for a chunk of its own length, which is bounded by the reader's limit.
+//! A record is shown only after the checksum of its whole frame has held. A frame that is longer
+//! than a chunk asks for a chunk of its own length, which is bounded by the reader's limit.
 //!
 //! A cursor stays in one segment. At its end the host says which segment follows.
 
@@ -24,8 +24,8 @@ use alloc::boxed::Box;
 pub enum Step<'a, C> {
     /// A record, and the chunk that it is borrowed from.
     Record(RecordRef<'a>, &'a C),
-    /// Read so many bytes of the cursor's segment, or all up to the end of the file, and hand them to
-    /// [`Cursor::fill`].
+    /// Read so many bytes of the cursor's segment, or all up to the end of the file, and hand them
+    /// to [`Cursor::fill`].
     Read {
         /// From here.
         offset: u64,
@@ -115,8 +115,8 @@ enum Look {
 }
 
 impl<C: AsRef<[u8]>> Cursor<C> {
-    /// A cursor at the beginning of `segment`. It asks for `chunk_bytes` at a time, and for more only
-    /// where a frame is longer, up to `frame_bytes_max`.
+    /// A cursor at the beginning of `segment`. It asks for `chunk_bytes` at a time, and for more
+    /// only where a frame is longer, up to `frame_bytes_max`.
     pub fn new(
         segment: SegmentInfo,
         crc: Crc32cFn,
@@ -138,8 +138,9 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         }
     }
 
-    /// Goes to another place in the segment. `near` is the start of a frame at or before it and the LSN
-    /// that it begins with, from the segment's index; without it the cursor reads from the beginning.
+    /// Goes to another place in the segment. `near` is the start of a frame at or before it and the
+    /// LSN that it begins with, from the segment's index; without it the cursor reads from the
+    /// beginning.
     pub fn seek(&mut self, target: Target, near: Option<(u64, Lsn)>) {
         (self.at, self.lsn) = near.unwrap_or((FRAMES_OFFSET, self.segment.first_lsn));
         self.target = target;

@@ -77,10 +77,11 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// The first failure after which nothing more can be promised. It stays: every later call returns it.
+/// The first failure after which nothing more can be promised. It stays: every later call returns
+/// it.
 ///
-/// A write or a sync that failed may have left pages that the kernel shows and the disk does not have,
-/// and a later sync would report success. Reopening the log reads what the disk holds.
+/// A write or a sync that failed may have left pages that the kernel shows and the disk does not
+/// have, and a later sync would report success. Reopening the log reads what the disk holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Poison(pub Failure);
 
@@ -88,7 +89,7 @@ impl fmt::Display for Poison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "the log is poisoned: {}; nothing appended since is certain: close it and open it again",
+            "the log is poisoned: {}; nothing appended since is certain: open it again",
             self.0
         )
     }
@@ -99,8 +100,8 @@ impl core::error::Error for Poison {}
 /// Why an append was refused. Nothing of the append stays.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum AppendError {
-    /// All buffers are full, the next segment is not ready, or a truncation runs: run commands and try
-    /// again. A host turns this into waiting; its callers never see it.
+    /// All buffers are full, the next segment is not ready, or a truncation runs: run commands and
+    /// try again. A host turns this into waiting; its callers never see it.
     Busy,
     /// There is no room on the disk. Appends work again when there is.
     DiskFull(Failure),

@@ -1,14 +1,14 @@
 //! Names for places in a log.
 //!
-//! A record is addressed twice: by its [`Lsn`], which counts records, and by its [`Position`], which
-//! says where its bytes are. Both only ever grow; the pair is what an append returns.
+//! A record is addressed twice: by its [`Lsn`], which counts records, and by its [`Position`],
+//! which says where its bytes are. Both only ever grow; the pair is what an append returns.
 
 use core::fmt;
 
 /// A log sequence number: the first record of a log is 1, the next 2, with no gaps.
 ///
-/// Zero is not the number of any record. It means "nothing yet", so that "durable up to" has a value
-/// before the first sync.
+/// Zero is not the number of any record. It means "nothing yet", so that "durable up to" has a
+/// value before the first sync.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Lsn(u64);
 
@@ -131,7 +131,8 @@ pub struct Watermark {
     pub end: Position,
 }
 
-/// The 128-bit identity of one log. Every segment carries it, so that a file of another log is told.
+/// The 128-bit identity of one log. Every segment carries it, so that a file of another log is
+/// told.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct LogId(pub [u8; 16]);
 
@@ -151,7 +152,8 @@ impl Time {
         Self(micros)
     }
 
-    /// The moment `millis` milliseconds after the Unix epoch; it stays at the latest rather than wrap.
+    /// The moment `millis` milliseconds after the Unix epoch; it stays at the latest rather than
+    /// wrap.
     pub const fn from_millis(millis: u64) -> Self {
         Self(millis.saturating_mul(1_000))
     }

@@ -1,8 +1,8 @@
 //! The core of the Seawall write-ahead log: format, machine, recovery and cursor, without I/O.
 //!
-//! Nothing here opens a file, reads a clock or draws a random number. A [`log::Log`] is asked to append
-//! and answers with [`command::Command`]s; a host runs them, in any order, and hands the completions
-//! back:
+//! Nothing here opens a file, reads a clock or draws a random number. A [`log::Log`] is asked to
+//! append and answers with [`command::Command`]s; a host runs them, in any order, and hands the
+//! completions back:
 //!
 //! ```text
 //! while let Some(command) = log.poll_command() {
@@ -14,8 +14,8 @@
 //! A [`recover::Recovery`] runs the same way and ends in a log and a report of what was found. The
 //! machine is deterministic: the same inputs give the same commands, byte for byte.
 //!
-//! **Architecture Invariant:** this crate has no I/O, no clock, no randomness, no threads and no unsafe
-//! code, and needs only `alloc`.
+//! **Architecture Invariant:** this crate has no I/O, no clock, no randomness, no threads and no
+//! unsafe code, and needs only `alloc`.
 
 #![no_std]
 #![forbid(unsafe_code)]

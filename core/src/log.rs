@@ -5,14 +5,14 @@
 //!                                             └── write and sync in one ────┘
 //! ```
 //!
-//! At most two segments are open at a time: the **active** one, at the back, which appends go to, and
-//! the one before it, which is **retiring**: its footer is on the way to the disk. All older ones are
-//! sealed and durable. The next segment, the **spare**, is made ready in the background.
+//! At most two segments are open at a time: the **active** one, at the back, which appends go to,
+//! and the one before it, which is **retiring**: its footer is on the way to the disk. All older
+//! ones are sealed and durable. The next segment, the **spare**, is made ready in the background.
 //!
 //! Invariants, which every transition keeps:
 //!
-//! - `durable <= written <= appended`, and each only grows, but for a rollback (nothing written) and a
-//!   truncation (asked for).
+//! - `durable <= written <= appended`, and each only grows, but for a rollback (nothing written)
+//!   and a truncation (asked for).
 //! - Writes to a segment set out only when all writes to the segment before are complete.
 //! - A durable write, or a sync, promises no more than was written when it set out.
 //! - A segment is rotated into only when the one before the active is sealed, synced and retired.
@@ -281,8 +281,9 @@ impl<B: Buffer> Log<B> {
         log
     }
 
-    /// Takes one record into the log, and wants it to reach `level`. The record is on its way to the
-    /// kernel and to the disk as far as commands are run; see [`Log::written`] and [`Log::durable`].
+    /// Takes one record into the log, and wants it to reach `level`. The record is on its way to
+    /// the kernel and to the disk as far as commands are run; see [`Log::written`] and
+    /// [`Log::durable`].
     ///
     /// # Errors
     /// See [`AppendError`]; nothing of the record is in the log then.
@@ -654,8 +655,8 @@ impl<B: Buffer> Log<B> {
         self.sealed.iter().copied().chain(self.open.iter().map(Open::info))
     }
 
-    /// A frame of an open segment that begins at or before this record, from its index: its offset and
-    /// its first LSN. Sealed segments have their index in their footer.
+    /// A frame of an open segment that begins at or before this record, from its index: its offset
+    /// and its first LSN. Sealed segments have their index in their footer.
     pub fn frame_before_lsn(&self, segment: SegmentId, lsn: Lsn) -> Option<(u64, Lsn)> {
         let entry = self.open_segment(segment)?.index.before_lsn(lsn)?;
         Some((entry.offset, entry.lsn))

@@ -1,7 +1,7 @@
 //! Records: what a caller appends, and what a reader gets back.
 //!
-//! [`Record`] is a caller's wish, borrowed from its memory. [`Entry`] is the same with its value as it
-//! will stand in the log, compressed or not. [`RecordRef`] is one found in a verified frame.
+//! [`Record`] is a caller's wish, borrowed from its memory. [`Entry`] is the same with its value as
+//! it will stand in the log, compressed or not. [`RecordRef`] is one found in a verified frame.
 
 use crate::compress::{Compression, DecompressError, Decompressor};
 use crate::id::{Lsn, Position, Time};
@@ -17,7 +17,8 @@ pub enum RecordKind {
     Delete,
 }
 
-/// A record to append. The log keeps it as it is; what a delete or a TTL means is its reader's to say.
+/// A record to append. The log keeps it as it is; what a delete or a TTL means is its reader's to
+/// say.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Record<'a> {
     /// Put or delete.
@@ -41,8 +42,8 @@ impl<'a> Record<'a> {
         Self { key: key.as_ref(), value: value.as_ref(), ..Self::default() }
     }
 
-    /// `key` has `value` for the time `ttl`. The log stores the time of writing and the TTL; it never
-    /// drops a record for it.
+    /// `key` has `value` for the time `ttl`. The log stores the time of writing and the TTL; it
+    /// never drops a record for it.
     pub fn put_with_ttl(
         key: &'a (impl AsRef<[u8]> + ?Sized),
         value: &'a (impl AsRef<[u8]> + ?Sized),
@@ -63,8 +64,9 @@ impl<'a> Record<'a> {
     }
 }
 
-/// A record as it will stand in the log. Made by [`Compressor::prepare`](crate::compress::Compressor)
-/// or, for a value stored plain, from a [`Record`].
+/// A record as it will stand in the log. Made by
+/// [`Compressor::prepare`](crate::compress::Compressor) or, for a value stored plain, from a
+/// [`Record`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Entry<'a> {
     pub(crate) kind: RecordKind,

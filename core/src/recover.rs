@@ -1,12 +1,12 @@
 //! Recovery: from a folder of files to a log, and a report of everything that was found.
 //!
 //! ```text
-//!   list ─► manifest ─► headers ─► walk (footers, or every frame) ─► verdict ─► acts ─► log + report
+//!   list ─► manifest ─► headers ─► walk (footers or frames) ─► verdict ─► acts ─► log, report
 //! ```
 //!
-//! Up to the verdict nothing is changed. The acts are ordered so that a crash after any of them leads
-//! the next recovery to the same log: what is newest goes first, and what is cut as damage is copied and
-//! synced before it is cut. Whatever recovery shows has been synced before it is shown.
+//! Up to the verdict nothing is changed. The acts are ordered so that a crash after any of them
+//! leads the next recovery to the same log: what is newest goes first, and what is cut as damage is
+//! copied and synced before it is cut. Whatever recovery shows has been synced before it is shown.
 //!
 //! [`verdict`] decides; what stands here only fetches bytes and carries out.
 
@@ -293,7 +293,7 @@ enum Stage<B> {
     List,
     Manifest,
     Header(usize),
-    Walk(Walk),
+    Walk(alloc::boxed::Box<Walk>),
     Act(Acts<B>),
     Done,
     Failed(RecoveryError),
@@ -473,7 +473,7 @@ impl<B: Buffer> Recovery<B> {
             Err(error) => self.stage = Stage::Failed(error),
             Ok(arrangement) => {
                 let walk = Walk::new(arrangement, manifest, &self.config);
-                self.stage = Stage::Walk(walk);
+                self.stage = Stage::Walk(alloc::boxed::Box::new(walk));
                 self.judge_if_walked();
             }
         }

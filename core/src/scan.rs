@@ -1,19 +1,19 @@
 //! Walking through a segment's bytes: which frames stand there, and what lies between them.
 //!
-//! The scan streams. It is fed whatever bytes it asks for, holds none of them, and sums a frame of any
-//! length piece by piece. Where a frame should begin and none does, it searches on, byte by byte, for
-//! the next one that stands where it was written: a damaged length hides nothing.
+//! The scan streams. It is fed whatever bytes it asks for, holds none of them, and sums a frame of
+//! any length piece by piece. Where a frame should begin and none does, it searches on, byte by
+//! byte, for the next one that stands where it was written: a damaged length hides nothing.
 //!
 //! ```text
 //!            good               bad or zeros
-//!   chain ────────► chain  ───────────────────►  search ────► chain  (the next good frame; a hole lies
-//!                                                   │                 between)
-//!                                                   └────────► end    (nothing good up to the limit)
+//!   chain ────────► chain  ─────────────►  search ────► chain  (the next good frame: a hole
+//!                                             │                 lies between)
+//!                                             └───────► end    (nothing good up to the limit)
 //! ```
 //!
-//! A frame is found again by its checksum, tied to its place and its salt; a caller cannot write bytes
-//! into a value that look like one. The work of searching is bounded, whatever the bytes: past the bound
-//! the rest counts as one hole, and [`ScanReport::is_exhausted`] says so.
+//! A frame is found again by its checksum, tied to its place and its salt; a caller cannot write
+//! bytes into a value that look like one. The work of searching is bounded, whatever the bytes:
+//! past the bound the rest counts as one hole, and [`ScanReport::is_exhausted`] says so.
 
 use crate::id::{Lsn, Position, SegmentId};
 use crate::wire::checksum::{ChecksumKind, Crc32cFn, Digest, Place};
@@ -183,7 +183,8 @@ impl SegmentScan {
         self.start.segment
     }
 
-    /// The bytes wanted next: from where, and how many there are at most. `None` when it is finished.
+    /// The bytes wanted next: from where, and how many there are at most. `None` when it is
+    /// finished.
     pub fn wants(&self) -> Option<(u64, u64)> {
         let from = self.summing.as_ref().map_or(self.at, |summing| summing.upto);
         (!self.finished).then(|| (from, self.start.limit.saturating_sub(from)))

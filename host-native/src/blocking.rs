@@ -30,8 +30,9 @@ use std::time::{Duration, Instant};
 
 /// A log that is open for appending. Clones are the same log; it may be used from many threads.
 ///
-/// Close it with [`Wal::close`]. When the last clone is dropped without, what was appended is written,
-/// and synced unless the policy is [`Os`](crate::FsyncPolicy::Os), but the log has no clean end.
+/// Close it with [`Wal::close`]. When the last clone is dropped without, what was appended is
+/// written, and synced unless the policy is [`Os`](crate::FsyncPolicy::Os), but the log has no
+/// clean end.
 #[derive(Clone)]
 pub struct Wal {
     handle: Arc<Handle>,
@@ -54,8 +55,8 @@ impl Wal {
         Self::open_dir(dir, config)
     }
 
-    /// Opens the log in a folder that was handed over; `config.dir` only names it in messages. Nothing
-    /// outside that folder is touched.
+    /// Opens the log in a folder that was handed over; `config.dir` only names it in messages.
+    /// Nothing outside that folder is touched.
     ///
     /// # Errors
     /// As [`Wal::open`].
@@ -74,8 +75,8 @@ impl Wal {
         Ok((Self { handle: Arc::new(handle) }, info))
     }
 
-    /// Opens the log in `config.dir` to read. It changes nothing there, and may be done while another
-    /// process writes: see [`ReadOnly`].
+    /// Opens the log in `config.dir` to read. It changes nothing there, and may be done while
+    /// another process writes: see [`ReadOnly`].
     ///
     /// # Errors
     /// When there is no log, or it cannot be read.
@@ -159,8 +160,8 @@ impl Wal {
         self.engine().wait_durable(lsn)?.block()
     }
 
-    /// A reader that begins at a record, by its LSN or position. What was appended before this call is
-    /// made durable first, so that a reader sees its own thread's writes.
+    /// A reader that begins at a record, by its LSN or position. What was appended before this call
+    /// is made durable first, so that a reader sees its own thread's writes.
     ///
     /// # Errors
     /// When the log does not reach so far, or no longer does.
@@ -220,8 +221,8 @@ impl Wal {
     /// returns.
     ///
     /// # Errors
-    /// When `lsn` is past the end or has been deleted, it could not be recorded, or the log is closed or
-    /// poisoned.
+    /// When `lsn` is past the end or has been deleted, it could not be recorded, or the log is
+    /// closed or poisoned.
     pub fn truncate_after(&self, lsn: Lsn) -> Result<(), Error> {
         self.ask(Ask::TruncateAfter(lsn))
     }
@@ -237,8 +238,8 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes everything durable and marks a clean end. Other clones get [`Error::Closed`] from now on;
-    /// the log may be opened again at once.
+    /// Makes everything durable and marks a clean end. Other clones get [`Error::Closed`] from now
+    /// on; the log may be opened again at once.
     ///
     /// # Errors
     /// When the log is closed already, or poisoned.
@@ -310,8 +311,8 @@ impl Reader {
         }
     }
 
-    /// The next record, waited for if there is none yet: for `timeout` at most, or for as long as the
-    /// log is open.
+    /// The next record, waited for if there is none yet: for `timeout` at most, or for as long as
+    /// the log is open.
     ///
     /// # Errors
     /// As [`Reader::next_record`].
@@ -358,10 +359,11 @@ impl Reader {
     }
 }
 
-/// A log that is open to read. Nothing in its folder is changed, and a writer beside it is not blocked.
+/// A log that is open to read. Nothing in its folder is changed, and a writer beside it is not
+/// blocked.
 ///
-/// What it shows has been synced before by this process, so that no crash takes it back. It shows the
-/// log as it was when it was opened or last refreshed.
+/// What it shows has been synced before by this process, so that no crash takes it back. It shows
+/// the log as it was when it was opened or last refreshed.
 #[derive(Clone)]
 pub struct ReadOnly {
     folder: Arc<Folder>,
@@ -391,8 +393,8 @@ impl ReadOnly {
         self.read_from(Start::First)
     }
 
-    /// Looks what a writer has done since, and says whether there is more. Readers take note of it with
-    /// [`Reader::renew`].
+    /// Looks what a writer has done since, and says whether there is more. Readers take note of it
+    /// with [`Reader::renew`].
     ///
     /// # Errors
     /// When the log cannot be read.

@@ -5,14 +5,14 @@
 //! ```
 //!
 //! **Who leads.** Whoever waits with a thread of its own and finds a command due runs it, the lock
-//! released, so that one writer alone pays for no switch of threads. While it runs, others append, and
-//! the next command carries all of them: that is group commit. Who is done and leaves work behind wakes
-//! the next who waits.
+//! released, so that one writer alone pays for no switch of threads. While it runs, others append,
+//! and the next command carries all of them: that is group commit. Who is done and leaves work
+//! behind wakes the next who waits.
 //!
-//! **Who waits.** Each waiter has a slot and stands in a queue by LSN. A completion takes from the front
-//! of the queue those whom it satisfies and wakes only them. A waiter that goes away, since its future
-//! was dropped, leaves a slot of an older generation behind, which is passed over; its record stays in
-//! the log.
+//! **Who waits.** Each waiter has a slot and stands in a queue by LSN. A completion takes from the
+//! front of the queue those whom it satisfies and wakes only them. A waiter that goes away, since
+//! its future was dropped, leaves a slot of an older generation behind, which is passed over; its
+//! record stays in the log.
 //!
 //! **The I/O thread** does what nobody waits for: the next segment, trimming, deletion, syncs by
 //! deadline; and what tasks wait for, so that no worker of a runtime is ever blocked.
@@ -105,13 +105,21 @@ struct State {
     /// Readers who wait for more to be durable.
     followers: Vec<SlotId>,
     request: Option<SlotId>,
-    /// When the I/O thread next wakes by itself; `None` while it is awake.
-    io_sleeps_until: Option<Option<Time>>,
+    io_sleeps: IoSleep,
     stops: bool,
     has_stopped: bool,
     writer_lock: Option<WriterLock>,
     segments_version: u64,
     counters: Counters,
+}
+
+/// What the I/O thread is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum IoSleep {
+    Awake,
+    /// Asleep, and wakes by itself at this time.
+    Until(Time),
+    UntilWoken,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -351,7 +359,8 @@ impl Engine {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic under the lock is a bug of ours; the log itself is poisoned by failed writes only.
+        // A panic under the lock is a bug of ours; the log itself is poisoned by failed writes
+        // only.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -578,9 +587,9 @@ impl Engine {
             }
         }
         let is_full = state.log.is_commit_due() && state.nobody_can_lead();
-        let is_late = match (state.io_sleeps_until, state.log.next_deadline()) {
-            (Some(Some(until)), Some(deadline)) => deadline < until,
-            (Some(None), Some(_)) => true,
+        let is_late = match (state.io_sleeps, state.log.next_deadline()) {
+            (IoSleep::Until(until), Some(deadline)) => deadline < until,
+            (IoSleep::UntilWoken, Some(_)) => true,
             _ => false,
         };
         if !state.background.is_empty() || is_full || is_late {
@@ -606,7 +615,8 @@ impl Engine {
     }
 
     fn wake_io(&self, state: &mut State) {
-        if state.io_sleeps_until.take().is_some() {
+        let sleeps = std::mem::replace(&mut state.io_sleeps, IoSleep::Awake);
+        if sleeps != IoSleep::Awake {
             self.io.notify_one();
         }
     }
@@ -655,7 +665,7 @@ impl Engine {
                 break;
             }
             let deadline = state.log.next_deadline();
-            state.io_sleeps_until = Some(deadline);
+            state.io_sleeps = deadline.map_or(IoSleep::UntilWoken, IoSleep::Until);
             let left = deadline.map(|deadline| {
                 let now = self.clock.now().as_micros();
                 Duration::from_micros(deadline.as_micros().saturating_sub(now))
@@ -667,7 +677,7 @@ impl Engine {
                     waited.unwrap_or_else(PoisonError::into_inner).0
                 }
             };
-            state.io_sleeps_until = None;
+            state.io_sleeps = IoSleep::Awake;
         }
         state.has_stopped = true;
         state.writer_lock = None;
@@ -676,8 +686,8 @@ impl Engine {
         self.tell(aftermath);
     }
 
-    /// Lets the I/O thread end, once it has written what it has, and made it durable where the policy
-    /// promises that.
+    /// Lets the I/O thread end, once it has written what it has, and made it durable where the
+    /// policy promises that.
     fn stop(&self) {
         let mut state = self.lock();
         state.stops = true;
@@ -687,7 +697,7 @@ impl Engine {
         };
         // A poisoned log has nothing left to write.
         state.log.flush(level).ok();
-        state.io_sleeps_until = None;
+        state.io_sleeps = IoSleep::Awake;
         self.io.notify_one();
     }
 
@@ -829,7 +839,7 @@ impl State {
             busy: Vec::new(),
             followers: Vec::new(),
             request: None,
-            io_sleeps_until: None,
+            io_sleeps: IoSleep::Awake,
             stops: false,
             has_stopped: false,
             writer_lock: Some(writer_lock),

@@ -37,8 +37,8 @@ pub struct WalConfig {
     pub fsync_policy: FsyncPolicy,
     /// Whether a segment's space is reserved before it is used. Default: yes.
     pub preallocate: bool,
-    /// What to do about damage to what had been durable. Default: end the log before it and keep what
-    /// is cut in `quarantine/`.
+    /// What to do about damage to what had been durable. Default: end the log before it and keep
+    /// what is cut in `quarantine/`.
     pub recovery: RecoveryPolicy,
     /// How much an open reads. Default: headers, footers and the last segment.
     pub scan: RecoveryScan,
@@ -46,22 +46,22 @@ pub struct WalConfig {
     pub compression: Compression,
     /// Values shorter than this, in bytes, are stored plain. Default: 256.
     pub compression_threshold: u64,
-    /// No record's key and value together, and no batch, may be longer, in bytes. Default: 65 MiB. A
-    /// segment must hold it: a smaller `max_segment_size` lowers it.
+    /// No record's key and value together, and no batch, may be longer, in bytes. Default: 65 MiB.
+    /// A segment must hold it: a smaller `max_segment_size` lowers it.
     pub max_record_size: u64,
-    /// A batch on its way to the disk takes no further record once it has this many bytes: from 4 KiB to
-    /// 64 MiB. Default: 256 KiB.
+    /// A batch on its way to the disk takes no further record once it has this many bytes: from 4
+    /// KiB to 64 MiB. Default: 256 KiB.
     pub batch_size: u64,
-    /// How many batches may be filled or under way at a time, at least 2. Default: 4. Appends wait when
-    /// all are.
+    /// How many batches may be filled or under way at a time, at least 2. Default: 4. Appends wait
+    /// when all are.
     pub buffers: usize,
     /// The checksum of new segments. Default: CRC32C.
     pub checksum: ChecksumKind,
     /// Whether readers map sealed segments into memory. Default: no.
     ///
-    /// A file that someone else shortens while it is mapped kills the process at the next read of the
-    /// missing part. The log itself never shortens a sealed segment; set this only where nothing else
-    /// touches the folder.
+    /// A file that someone else shortens while it is mapped kills the process at the next read of
+    /// the missing part. The log itself never shortens a sealed segment; set this only where
+    /// nothing else touches the folder.
     pub map_sealed: bool,
     /// How much a reader reads at a time, in bytes, at least 64 KiB. Default: 256 KiB.
     pub read_size: u64,

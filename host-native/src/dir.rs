@@ -1,8 +1,9 @@
 //! The log's folder as a capability: nothing outside it can be named.
 //!
-//! It is a `cap_std` directory, so `..`, absolute names and symbolic links that lead out are refused by
-//! construction; files of the log are never followed through a link at all.
+//! It is a `cap_std` directory, so `..`, absolute names and symbolic links that lead out are
+//! refused by construction; files of the log are never followed through a link at all.
 
+#[cfg(unix)]
 use crate::sys;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir as CapDir, OpenOptions, OpenOptionsExt as _};
@@ -39,8 +40,7 @@ impl Dir {
     /// Opens a folder by its path, and makes it first where `create` asks for that.
     pub(crate) fn open_path(path: &Path, create: bool) -> io::Result<Self> {
         if create {
-            std::fs::create_dir_all(path)?;
-            sync_parent(path)?;
+            make_folder(path)?;
         }
         Ok(Self { folder: CapDir::open_ambient_dir(path, ambient_authority())? })
     }
@@ -73,8 +73,16 @@ impl Dir {
     pub(crate) fn list(&self) -> io::Result<Vec<Listed>> {
         let mut names = Vec::new();
         list_folder(&self.folder, Folder::Log, &mut names)?;
-        match self.folder.open_dir(QUARANTINE) {
-            Ok(quarantine) => list_folder(&quarantine, Folder::Quarantine, &mut names)?,
+        match self.has_quarantine() {
+            Ok(true) => {
+                let quarantine = self.folder.open_dir(QUARANTINE)?;
+                list_folder(&quarantine, Folder::Quarantine, &mut names)?;
+            }
+            // Something else has its name. It is a stray until something must be put there.
+            Ok(false) => {
+                let (folder, name) = (Folder::Log, QUARANTINE.to_owned());
+                names.push(Listed { folder, name, bytes: None });
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
@@ -95,7 +103,8 @@ impl Dir {
         }
     }
 
-    /// Makes a file; what stands under its name goes first, so that nobody's open handle is written to.
+    /// Makes a file; what stands under its name goes first, so that nobody's open handle is written
+    /// to.
     pub(crate) fn create(&self, name: FileName) -> io::Result<File> {
         if matches!(name.file, FileId::Quarantined(_)) {
             self.make_quarantine()?;
@@ -106,12 +115,22 @@ impl Dir {
         Ok(self.folder.open_with(name.to_string(), &options)?.into_std())
     }
 
+    /// Its own name is made durable each time: whoever made the folder may not have come to that.
     fn make_quarantine(&self) -> io::Result<()> {
         match self.folder.create_dir(QUARANTINE) {
-            Ok(()) => self.sync(Folder::Log),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            Err(error) => Err(error),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !self.has_quarantine()? {
+                    return Err(io::ErrorKind::NotADirectory.into());
+                }
+            }
+            result => result?,
         }
+        self.sync(Folder::Log)
+    }
+
+    /// Whether the quarantine is a folder. A link to one is not: nothing is moved through a link.
+    fn has_quarantine(&self) -> io::Result<bool> {
+        Ok(self.folder.symlink_metadata(QUARANTINE)?.is_dir())
     }
 
     /// Renames a file, over what stands under the new name.
@@ -140,19 +159,44 @@ impl Dir {
 
     /// The platform has no sync for folders; see [`sys`].
     #[cfg(not(unix))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on other platforms")]
     pub(crate) fn sync(&self, _folder: Folder) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// A folder that was just made is durable only when its parent is synced.
+/// Makes a folder, and those above it that are missing, each durable by a sync of its parent. The
+/// parent of a folder that is there already is synced too: whoever made it may not have come to
+/// that.
+fn make_folder(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_folder(parent)?;
+        }
+        match std::fs::create_dir(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result?,
+        }
+    }
+    sync_parent(path)
+}
+
+/// A parent that we may not read cannot be synced. Folders are often handed over that way, and
+/// whoever made them has made them durable or not, long before.
 #[cfg(unix)]
 fn sync_parent(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    sys::sync_folder(&File::open(parent.unwrap_or_else(|| Path::new(".")))?)
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match File::open(parent) {
+        Ok(parent) => sys::sync_folder(&parent),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
 fn sync_parent(_path: &Path) -> io::Result<()> {
     Ok(())
 }
@@ -178,15 +222,15 @@ fn list_folder(dir: &CapDir, folder: Folder, names: &mut Vec<Listed>) -> io::Res
         if folder == Folder::Log && (name == LOCK || name == QUARANTINE) {
             continue;
         }
-        let is_file = entry.file_type()?.is_file();
-        let bytes = match is_file.then(|| entry.metadata()) {
-            None => None,
-            Some(Ok(metadata)) => Some(metadata.len()),
+        let bytes = entry.file_type().and_then(|kind| {
+            if kind.is_file() { entry.metadata().map(|data| Some(data.len())) } else { Ok(None) }
+        });
+        match bytes {
+            Ok(bytes) => names.push(Listed { folder, name, bytes }),
             // It has gone since: somebody deletes segments while we look.
-            Some(Err(error)) if error.kind() == io::ErrorKind::NotFound => continue,
-            Some(Err(error)) => return Err(error),
-        };
-        names.push(Listed { folder, name, bytes });
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
     }
     Ok(())
 }
@@ -194,35 +238,137 @@ fn list_folder(dir: &CapDir, folder: Folder, names: &mut Vec<Listed>) -> io::Res
 #[cfg(test)]
 mod tests {
     use super::*;
+    use seawall_core::id::SegmentId;
+    use seawall_core::wire::name::Quarantined;
+    use std::fs;
+
+    fn temp() -> (tempfile::TempDir, Dir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = Dir::open_path(temp.path(), true).unwrap();
+        (temp, dir)
+    }
+
+    fn quarantined() -> FileName {
+        let segment = SegmentId::new(7);
+        FileId::Quarantined(Quarantined { generation: 1, segment, offset: Some(64) }).name()
+    }
+
+    fn listed(dir: &Dir) -> Vec<(Folder, String, Option<u64>)> {
+        let names = dir.list().unwrap();
+        names.into_iter().map(|listed| (listed.folder, listed.name, listed.bytes)).collect()
+    }
 
     #[test]
     fn one_writer_at_a_time() {
-        let temp = tempfile::tempdir().unwrap();
-        let (one, two) = (
-            Dir::open_path(temp.path(), true).unwrap(),
-            Dir::open_path(temp.path(), false).unwrap(),
-        );
+        let (temp, one) = temp();
+        let two = Dir::open_path(temp.path(), false).unwrap();
         let lock = one.lock().unwrap();
         assert!(lock.is_some());
         assert!(two.lock().unwrap().is_none());
+        assert!(one.lock().unwrap().is_none());
         drop(lock);
         assert!(two.lock().unwrap().is_some());
+    }
+
+    #[test]
+    fn folders_are_made_only_when_asked() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("a/b/c");
+        let error = Dir::open_path(&path, false).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        Dir::open_path(&path, true).unwrap();
+        Dir::open_path(&path, true).unwrap();
+        fs::write(temp.path().join("file"), "").unwrap();
+        assert!(Dir::open_path(&temp.path().join("file"), true).is_err());
+    }
+
+    #[test]
+    fn names_are_listed_with_their_folders() {
+        let (temp, dir) = temp();
+        let _lock = dir.lock().unwrap().unwrap();
+        assert_eq!(listed(&dir), []);
+        dir.create(FileId::Manifest.name()).unwrap().set_len(9).unwrap();
+        dir.create(quarantined()).unwrap();
+        fs::create_dir(temp.path().join("folder")).unwrap();
+        let cut = "000001-00000000000000000007-64.cut".to_owned();
+        let expected = [
+            (Folder::Log, "MANIFEST".to_owned(), Some(9)),
+            (Folder::Log, "folder".to_owned(), None),
+            (Folder::Quarantine, cut, Some(0)),
+        ];
+        assert_eq!(listed(&dir), expected);
+        dir.sync(Folder::Log).unwrap();
+        dir.sync(Folder::Quarantine).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_created_again_is_another_file() {
+        let (_temp, dir) = temp();
+        let name = FileId::Segment(SegmentId::FIRST);
+        let old = dir.create(name.new_name()).unwrap();
+        let new = dir.create(name.new_name()).unwrap();
+        new.set_len(5).unwrap();
+        assert_eq!(old.metadata().unwrap().len(), 0);
+        dir.rename(name.new_name(), name.name()).unwrap();
+        assert_eq!(dir.open(name.name(), Access::Read).unwrap().metadata().unwrap().len(), 5);
+        let error = dir.open(name.new_name(), Access::Read).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        dir.remove(name.name()).unwrap();
+        dir.remove(name.name()).unwrap();
+    }
+
+    #[test]
+    fn only_regular_files_are_opened() {
+        let (temp, dir) = temp();
+        fs::create_dir(temp.path().join("MANIFEST")).unwrap();
+        assert!(dir.open(FileId::Manifest.name(), Access::Read).is_err());
+        assert!(dir.open(FileId::Manifest.name(), Access::ReadWrite).is_err());
+    }
+
+    #[test]
+    fn a_stray_in_place_of_the_quarantine_matters_only_when_that_is_needed() {
+        let (temp, dir) = temp();
+        fs::write(temp.path().join(QUARANTINE), "mine").unwrap();
+        assert_eq!(listed(&dir), [(Folder::Log, QUARANTINE.to_owned(), None)]);
+        assert_eq!(dir.create(quarantined()).unwrap_err().kind(), io::ErrorKind::NotADirectory);
     }
 
     #[cfg(unix)]
     #[test]
     fn links_are_not_followed() {
-        let temp = tempfile::tempdir().unwrap();
-        let outside = tempfile::NamedTempFile::new().unwrap();
-        let dir = Dir::open_path(temp.path(), true).unwrap();
+        use std::os::unix::fs::symlink;
+        let (temp, dir) = temp();
+        let outside = tempfile::tempdir().unwrap();
+        let target = outside.path().join("target");
+        fs::write(&target, "theirs").unwrap();
         let name = FileId::Manifest.name();
-        std::os::unix::fs::symlink(outside.path(), temp.path().join("MANIFEST")).unwrap();
-        assert!(dir.open(name, Access::ReadWrite).is_err());
-        assert_eq!(dir.list().unwrap()[0].bytes, None);
-        dir.create(name).unwrap();
-        assert!(outside.path().exists());
-        assert!(dir.open(name, Access::Read).is_ok());
-        dir.remove(name).unwrap();
-        dir.remove(name).unwrap();
+        for target in [&target, Path::new("other")] {
+            fs::write(temp.path().join("other"), "").unwrap();
+            symlink(target, temp.path().join("MANIFEST")).unwrap();
+            assert!(dir.open(name, Access::Read).is_err());
+            assert!(dir.open(name, Access::ReadWrite).is_err());
+            assert_eq!(listed(&dir)[0], (Folder::Log, "MANIFEST".to_owned(), None));
+            dir.create(name).unwrap();
+            assert!(dir.open(name, Access::Read).is_ok());
+            dir.remove(name).unwrap();
+        }
+        assert_eq!(fs::read_to_string(&target).unwrap(), "theirs");
+        symlink(&target, temp.path().join(LOCK)).unwrap();
+        assert!(dir.lock().is_err());
+        for target in [outside.path(), Path::new(".")] {
+            symlink(target, temp.path().join(QUARANTINE)).unwrap();
+            assert!(listed(&dir).contains(&(Folder::Log, QUARANTINE.to_owned(), None)));
+            assert!(dir.create(quarantined()).is_err());
+            fs::remove_file(temp.path().join(QUARANTINE)).unwrap();
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_name_that_is_no_text_is_listed_all_the_same() {
+        use std::os::unix::ffi::OsStrExt;
+        let (temp, dir) = temp();
+        fs::write(temp.path().join(std::ffi::OsStr::from_bytes(b"\xffx")), "ab").unwrap();
+        assert_eq!(listed(&dir), [(Folder::Log, "\u{fffd}x".to_owned(), Some(2))]);
     }
 }

@@ -34,9 +34,11 @@ pub enum Error {
         /// Why.
         error: RecoveryError,
     },
-    /// There is no room on the disk. The append left nothing behind; appends work again when there is.
+    /// There is no room on the disk. The append left nothing behind; appends work again when there
+    /// is.
     DiskFull(Failure),
-    /// The next segment could not be made. The append left nothing behind; the next one tries again.
+    /// The next segment could not be made. The append left nothing behind; the next one tries
+    /// again.
     NoSegment(Failure),
     /// The record or batch is over a limit.
     TooLarge {
@@ -47,8 +49,8 @@ pub enum Error {
     },
     /// A batch without records.
     EmptyBatch,
-    /// A write or sync has failed. Nothing appended since is certain; open the log again to see what the
-    /// disk holds.
+    /// A write or sync has failed. Nothing appended since is certain; open the log again to see
+    /// what the disk holds.
     Poisoned(Poison),
     /// The log has been closed.
     Closed,

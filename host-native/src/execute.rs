@@ -37,8 +37,8 @@ pub enum Fault {
     SyncFails(io::Error),
 }
 
-/// Is asked before each call, from the thread that makes it, whether it is to fail. For tests of what
-/// embeds a log: they see every call and make any of them fail without a failing disk.
+/// Is asked before each call, from the thread that makes it, whether it is to fail. For tests of
+/// what embeds a log: they see every call and make any of them fail without a failing disk.
 pub trait Interpose: Send + Sync {
     /// `None`: let it be.
     fn before(&self, call: &Call) -> Option<Fault>;
@@ -59,7 +59,7 @@ impl Executor {
 
     /// Runs a command.
     pub(crate) fn execute(&self, command: Command<Vec<u8>>) -> Done<Vec<u8>> {
-        let fault = self.interpose.as_ref().and_then(|it| it.before(&call_of(&command)));
+        let fault = self.fault(&command);
         match (command, fault) {
             (Command::Write(c), fault) => {
                 let result = self.write(c.name, c.data.as_ref(), c.offset, c.sync, fault);
@@ -104,6 +104,14 @@ impl Executor {
                 c.done(result.map_err(io_error))
             }
         }
+    }
+
+    fn fault(&self, command: &Command<Vec<u8>>) -> Option<Fault> {
+        // The core changes nothing when it only looks; this holds whatever the core does.
+        if self.is_read_only && changes(command.operation()) {
+            return Some(Fault::Fails(io::ErrorKind::ReadOnlyFilesystem.into()));
+        }
+        self.interpose.as_ref()?.before(&call_of(command))
     }
 
     fn write(
@@ -156,10 +164,12 @@ impl Executor {
     fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
         self.dir.rename(from, to)?;
         let mut files = self.files();
-        if from.file != to.file
-            && let Some(file) = files.remove(&from.file)
-        {
-            files.insert(to.file, file);
+        if from.file != to.file {
+            // What was open under the new name is another file now, and must not be written to.
+            match files.remove(&from.file) {
+                Some(file) => files.insert(to.file, file),
+                None => files.remove(&to.file),
+            };
         }
         Ok(())
     }
@@ -185,6 +195,19 @@ impl Executor {
     }
 }
 
+/// Whether an operation changes the folder or a file in it.
+const fn changes(operation: Operation) -> bool {
+    match operation {
+        Operation::Create
+        | Operation::Allocate
+        | Operation::Write
+        | Operation::Truncate
+        | Operation::Rename
+        | Operation::Remove => true,
+        Operation::Sync | Operation::SyncDir | Operation::Read | Operation::List => false,
+    }
+}
+
 fn fails(fault: Option<Fault>) -> io::Result<()> {
     match fault {
         None => Ok(()),
@@ -205,6 +228,7 @@ fn call_of(command: &Command<Vec<u8>>) -> Call {
 }
 
 /// What the core needs to know of a failure.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 fn io_error(error: io::Error) -> IoError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => IoErrorKind::NoSpace,
@@ -214,8 +238,211 @@ fn io_error(error: io::Error) -> IoError {
     IoError { kind, os_code: error.raw_os_error() }
 }
 
-/// A sync that failed has failed, for whatever reason: what it should have written may be lost, and a
-/// second one may report success. Want of room is no excuse.
+/// A sync that failed has failed, for whatever reason: what it should have written may be lost, and
+/// a second one may report success. Want of room is no excuse.
+#[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
 fn sync_error(error: io::Error) -> IoError {
     IoError { kind: IoErrorKind::Other, os_code: error.raw_os_error() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::open_recovery;
+    use crate::config::WalConfig;
+    use seawall_core::recover::{Mode, RecoveryError};
+    use seawall_core::wire::name::Quarantined;
+
+    const FIRST: FileId = FileId::Segment(SegmentId::FIRST);
+
+    /// Fails the calls of one kind.
+    struct Failing(Operation, fn() -> Fault);
+
+    impl Interpose for Failing {
+        fn before(&self, call: &Call) -> Option<Fault> {
+            (call.operation == self.0).then(self.1)
+        }
+    }
+
+    /// Keeps what it is told.
+    #[derive(Default)]
+    struct Telling(Mutex<Vec<Call>>);
+
+    impl Interpose for Telling {
+        fn before(&self, call: &Call) -> Option<Fault> {
+            self.0.lock().unwrap().push(*call);
+            None
+        }
+    }
+
+    fn full() -> io::Error {
+        io::ErrorKind::StorageFull.into()
+    }
+
+    fn executor(
+        path: &std::path::Path,
+        is_read_only: bool,
+        interpose: Option<Arc<dyn Interpose>>,
+    ) -> Executor {
+        Executor::new(Dir::open_path(path, true).unwrap(), is_read_only, interpose)
+    }
+
+    /// Makes a new log, by way of every kind of call that needs.
+    fn recover(executor: &Executor) -> Result<(), RecoveryError> {
+        let mut recovery = open_recovery(&WalConfig::default(), Mode::Open).unwrap();
+        while let Some(command) = recovery.poll_command() {
+            recovery.complete(executor.execute(command));
+        }
+        recovery.finish().map(drop)
+    }
+
+    fn contents(executor: &Executor, name: FileName) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        let read = sys::read_at(&executor.file(name).unwrap(), &mut bytes, 0).unwrap();
+        bytes.truncate(read);
+        bytes
+    }
+
+    #[test]
+    fn failures_are_told_apart_and_a_sync_is_never_excused() {
+        for (kind, expected) in [
+            (io::ErrorKind::StorageFull, IoErrorKind::NoSpace),
+            (io::ErrorKind::QuotaExceeded, IoErrorKind::NoSpace),
+            (io::ErrorKind::NotFound, IoErrorKind::NotFound),
+            (io::ErrorKind::PermissionDenied, IoErrorKind::Other),
+            (io::ErrorKind::WouldBlock, IoErrorKind::Other),
+            (io::ErrorKind::WriteZero, IoErrorKind::Other),
+        ] {
+            assert_eq!(io_error(kind.into()).kind, expected, "{kind}");
+            assert_eq!(sync_error(kind.into()).kind, IoErrorKind::Other, "{kind}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_system_tells_its_number() {
+        let full = || io::Error::from_raw_os_error(libc::ENOSPC);
+        let os_code = Some(libc::ENOSPC);
+        assert_eq!(io_error(full()), IoError { kind: IoErrorKind::NoSpace, os_code });
+        assert_eq!(sync_error(full()), IoError { kind: IoErrorKind::Other, os_code });
+        let quota = io::Error::from_raw_os_error(libc::EDQUOT);
+        assert!(io_error(quota).is_no_space());
+    }
+
+    #[test]
+    fn a_write_tells_which_half_of_it_failed() {
+        let temp = tempfile::tempdir().unwrap();
+        let executor = executor(temp.path(), false, None);
+        executor.create(FIRST.name()).unwrap();
+        let write = |bytes: &[u8], fault| executor.write(FIRST.name(), bytes, 0, true, fault);
+
+        assert_eq!(write(b"whole", None), Ok(()));
+        assert_eq!(contents(&executor, FIRST.name()), b"whole");
+
+        let error = write(b"WHOLE", Some(Fault::Fails(full()))).unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::NoSpace);
+        assert_eq!(contents(&executor, FIRST.name()), b"whole");
+
+        let error = write(b"WHOLE", Some(Fault::Short(2, full()))).unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::NoSpace);
+        assert_eq!(contents(&executor, FIRST.name()), b"WHole");
+
+        let error = write(b"WHOLE", Some(Fault::SyncFails(full()))).unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::Other);
+        assert_eq!(contents(&executor, FIRST.name()), b"WHOLE");
+
+        let error = write(b"x", Some(Fault::Short(u64::MAX, full()))).unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::NoSpace);
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_as_that() {
+        let temp = tempfile::tempdir().unwrap();
+        let executor = executor(temp.path(), false, None);
+        let error = executor.write(FIRST.name(), b"x", 0, false, None).unwrap_err();
+        assert_eq!(error.kind, IoErrorKind::NotFound);
+        let error = executor.open_for_reading(SegmentId::FIRST).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+        executor.remove(FIRST.name()).unwrap();
+    }
+
+    #[test]
+    fn a_handle_follows_its_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let executor = executor(temp.path(), false, None);
+        executor.create(FIRST.new_name()).unwrap();
+        let made = executor.file(FIRST.new_name()).unwrap();
+        executor.rename(FIRST.new_name(), FIRST.name()).unwrap();
+        assert!(Arc::ptr_eq(&made, &executor.file(FIRST.name()).unwrap()));
+
+        // What is made in its place is another file: the old handle must not reach it.
+        executor.create(FIRST.name()).unwrap();
+        sys::write_all_at(&made, b"stale", 0).unwrap();
+        assert_eq!(contents(&executor, FIRST.name()), b"");
+
+        let quarantined = Quarantined { generation: 1, segment: SegmentId::FIRST, offset: None };
+        let quarantined = FileId::Quarantined(quarantined).name();
+        executor.create(quarantined).unwrap();
+        let replaced = executor.file(quarantined).unwrap();
+        executor.forget_all_but(|file| file != FIRST);
+        executor.rename(FIRST.name(), quarantined).unwrap();
+        assert!(!Arc::ptr_eq(&replaced, &executor.file(quarantined).unwrap()));
+        executor.remove(quarantined).unwrap();
+        assert!(executor.file(quarantined).is_err());
+    }
+
+    #[test]
+    fn every_call_is_told_before_it_is_made() {
+        let temp = tempfile::tempdir().unwrap();
+        let telling = Arc::new(Telling::default());
+        recover(&executor(temp.path(), false, Some(telling.clone()))).unwrap();
+        let calls = telling.0.lock().unwrap();
+        assert_eq!(calls[0].operation, Operation::List);
+        for operation in
+            [Operation::Create, Operation::Write, Operation::Rename, Operation::SyncDir]
+        {
+            assert!(calls.iter().any(|call| call.operation == operation), "{operation}");
+        }
+        let written = calls.iter().find(|call| call.operation == Operation::Write).unwrap();
+        assert_eq!(written.file, Some(FileId::Manifest));
+        assert!(written.bytes > 0);
+    }
+
+    #[test]
+    fn every_kind_of_call_can_be_made_to_fail() {
+        let fails: fn() -> Fault = || Fault::Fails(full());
+        let sync_fails: fn() -> Fault = || Fault::SyncFails(full());
+        for (operation, fault, kind) in [
+            (Operation::List, fails, IoErrorKind::NoSpace),
+            (Operation::Create, fails, IoErrorKind::NoSpace),
+            (Operation::Write, fails, IoErrorKind::NoSpace),
+            (Operation::Write, sync_fails, IoErrorKind::Other),
+            (Operation::Rename, fails, IoErrorKind::NoSpace),
+            (Operation::SyncDir, fails, IoErrorKind::Other),
+        ] {
+            let temp = tempfile::tempdir().unwrap();
+            let failing = Arc::new(Failing(operation, fault));
+            match recover(&executor(temp.path(), false, Some(failing))) {
+                Err(RecoveryError::Io(failure)) => {
+                    assert_eq!((failure.operation, failure.error.kind), (operation, kind));
+                }
+                result => panic!("{operation}: {result:?}"),
+            }
+            recover(&executor(temp.path(), false, None)).unwrap();
+        }
+    }
+
+    #[test]
+    fn whoever_may_only_read_changes_nothing() {
+        let temp = tempfile::tempdir().unwrap();
+        match recover(&executor(temp.path(), true, None)) {
+            Err(RecoveryError::Io(failure)) => assert!(changes(failure.operation)),
+            result => panic!("{result:?}"),
+        }
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+        executor(temp.path(), false, None).create(FIRST.name()).unwrap();
+        let reading = executor(temp.path(), true, None);
+        assert!(reading.write(FIRST.name(), b"x", 0, false, None).is_err());
+        assert_eq!(contents(&reading, FIRST.name()), b"");
+    }
 }

@@ -19,10 +19,10 @@
 //! # }
 //! ```
 //!
-//! [`Wal`] is for tasks (tokio), [`blocking::Wal`] for threads; both are the same log. What an append
-//! promises when it returns is its [`Level`], which the [`FsyncPolicy`] sets and each append may ask for
-//! otherwise. A failed write or sync poisons the log for good: every later call says so, and reopening
-//! reads what the disk holds.
+//! [`Wal`] is for tasks (tokio), [`blocking::Wal`] for threads; both are the same log. What an
+//! append promises when it returns is its [`Level`], which the [`FsyncPolicy`] sets and each append
+//! may ask for otherwise. A failed write or sync poisons the log for good: every later call says
+//! so, and reopening reads what the disk holds.
 //!
 //! | feature   | gives                                            |
 //! |-----------|--------------------------------------------------|
@@ -80,7 +80,8 @@ pub struct RecoveryInfo {
     pub last_valid_position: Option<Position>,
     /// Whether anything that had been durable is damaged or gone. A torn tail is not.
     pub corruption_detected: bool,
-    /// Everything else: each range that is not kept, with what it is, and the damage with its proof.
+    /// Everything else: each range that is not kept, with what it is, and the damage with its
+    /// proof.
     pub report: Report,
 }
 

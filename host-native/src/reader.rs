@@ -1,8 +1,9 @@
 //! Reading: a cursor of the core, fed from files or mappings, handing out values without a copy.
 //!
-//! A reader sees what is durable, so nothing that it has shown is ever taken back by a crash. It has file
-//! handles of its own and takes the log's lock only where a segment or what is durable ends, so it never
-//! blocks writers. Whether its records have been deleted or truncated is looked at before each one.
+//! A reader sees what is durable, so nothing that it has shown is ever taken back by a crash. It
+//! has file handles of its own and takes the log's lock only where a segment or what is durable
+//! ends, so it never blocks writers. Whether its records have been deleted or truncated is looked
+//! at before each one.
 
 use crate::commit::Engine;
 use crate::config::WalConfig;
@@ -44,8 +45,8 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Whether the record had outlived its TTL at `now`. One without a TTL never has. The log itself
-    /// never drops a record for it.
+    /// Whether the record had outlived its TTL at `now`. One without a TTL never has. The log
+    /// itself never drops a record for it.
     pub fn is_expired_at(&self, now: SystemTime) -> bool {
         let (Some(written_at), Some(ttl)) = (self.written_at, self.ttl) else { return false };
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();

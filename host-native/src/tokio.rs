@@ -1,11 +1,11 @@
 //! The log for tasks: the same names as [`crate::blocking`], each to be awaited.
 //!
-//! No call blocks a worker of the runtime on the disk: writes and syncs run on the log's I/O thread, and
-//! files are read on the runtime's blocking threads. Encoding a record, and compressing it if asked,
-//! happen in the call itself.
+//! No call blocks a worker of the runtime on the disk: writes and syncs run on the log's I/O
+//! thread, and files are read on the runtime's blocking threads. Encoding a record, and compressing
+//! it if asked, happen in the call itself.
 //!
-//! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one whose
-//! append had not is not in it.
+//! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
+//! whose append had not is not in it.
 
 use crate::commit::{Admitted, Ask, Engine, Wait};
 use crate::config::WalConfig;

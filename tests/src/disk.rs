@@ -1,9 +1,9 @@
 //! A disk in memory that forgets what was not synced.
 //!
-//! Each file has what the device holds and, in order, what was done to it since the last sync. On a crash
-//! every sector of every unsynced write on its own survives, is lost or is torn in the middle; so does
-//! each change of a file's length and each change of a folder's names. The true bytes, which a process
-//! that lives on reads, are kept beside it.
+//! Each file has what the device holds and, in order, what was done to it since the last sync. On a
+//! crash every sector of every unsynced write on its own survives, is lost or is torn in the
+//! middle; so does each change of a file's length and each change of a folder's names. The true
+//! bytes, which a process that lives on reads, are kept beside it.
 
 use crate::random::Random;
 use seawall_core::command::{Command, Done, Folder, Listed, Operation};
@@ -119,8 +119,10 @@ impl Disk {
         });
         match command {
             Command::Create(c) => {
-                let result = error.map_or_else(|| self.create(c.name), Err);
-                c.done(result)
+                if error.is_none() {
+                    self.create(c.name);
+                }
+                c.done(error.map_or(Ok(()), Err))
             }
             Command::Allocate(c) => {
                 let to = usize::try_from(c.to).expect("simulated files are small");
@@ -169,11 +171,10 @@ impl Disk {
         }
     }
 
-    fn create(&mut self, name: FileName) -> Result<(), IoError> {
+    fn create(&mut self, name: FileName) {
         self.files.push(File::default());
         self.names.insert(name, self.files.len() - 1);
         self.name_changes.push(NameChange::Set(name, self.files.len() - 1));
-        Ok(())
     }
 
     fn file(&mut self, name: FileName) -> Result<&mut File, IoError> {

@@ -1,5 +1,7 @@
-//! What the tests of several packages share: a simulated [disk], the [oracle], and the [world] in which
-//! a log lives through crashes and faults that a seed decides.
+//! What the tests of several packages share: a simulated [disk], the [oracle], and the [world] in
+//! which a log lives through crashes and faults that a seed decides.
+
+#![expect(clippy::missing_panics_doc, reason = "what checks here does so by panicking")]
 
 pub mod disk;
 pub mod interpose;

@@ -1,8 +1,9 @@
 //! What the log must hold, kept outside the disk under test.
 //!
-//! Numbers in messages are those of the list of invariants: 1 acknowledged records are there, 2 what is
-//! there is a contiguous piece of what was appended, 3 batches are whole and nothing is made up, 4 nothing
-//! comes back from the dead, 5 no number is given twice, 7 acknowledgements are monotone.
+//! Numbers in messages are those of the list of invariants: 1 acknowledged records are there, 2
+//! what is there is a contiguous piece of what was appended, 3 batches are whole and nothing is
+//! made up, 4 nothing comes back from the dead, 5 no number is given twice, 7 acknowledgements are
+//! monotone.
 
 use std::collections::BTreeMap;
 
@@ -105,9 +106,9 @@ impl Oracle {
         self.durable
     }
 
-    /// Compares what a reopened log holds: its first LSN, and its records in order. Then takes that as
-    /// what was appended from now on. `survives_os`: everything written must be there as well, up to
-    /// this record, since only the process was killed.
+    /// Compares what a reopened log holds: its first LSN, and its records in order. Then takes that
+    /// as what was appended from now on. `survives_os`: everything written must be there as well,
+    /// up to this record, since only the process was killed.
     pub fn check(&mut self, first: u64, records: &[(u64, Content)], written: Option<u64>) {
         let last = records.last().map_or(first.saturating_sub(1), |(lsn, _)| *lsn);
         for (expected, (lsn, content)) in (first..).zip(records) {

@@ -1,15 +1,15 @@
 //! Records that can be told from each other, and reading them back.
 
 use crate::random::Random;
-use seawall::blocking::{Reader, Wal};
 use seawall::Entry;
+use seawall::blocking::{Reader, Wal};
 
 /// The bytes that belong to `number`: the same each time, and unlike those of any other.
 pub fn record_bytes(number: u64, length: usize) -> Vec<u8> {
     let mut random = Random::new(number);
     let mut bytes = number.to_le_bytes().to_vec();
     while bytes.len() < length {
-        bytes.extend_from_slice(&random.next().to_le_bytes());
+        bytes.extend_from_slice(&random.number().to_le_bytes());
     }
     bytes.truncate(length.max(8));
     bytes

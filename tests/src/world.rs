@@ -160,7 +160,7 @@ impl World {
         };
         let mut content = self.counter.to_le_bytes().to_vec();
         let mut filler = Random::new(self.counter);
-        content.extend((0..length).map(|_| (filler.next() & 0xff) as u8));
+        content.extend((0..length).map(|_| (filler.number() & 0xff) as u8));
         content
     }
 
@@ -299,7 +299,7 @@ impl World {
         RecoveryStart {
             config: self.config.clone(),
             new_log_id: LogId([7; 16]),
-            seed: self.random.next(),
+            seed: self.random.number(),
             now: Time::from_micros(self.now),
             buffers: buffers(),
         }

@@ -5,8 +5,8 @@ use seawall::{
     Call, Error, Event, Fault, FileId, FsyncPolicy, Interpose, Level, Meter, Operation, Record,
     SegmentId, Start, WalConfig,
 };
-use seawall_tests::records::{read_all, record_bytes};
 use seawall_tests::interpose::{EIO, ENOSPC, Watch, os_error, writes_frames};
+use seawall_tests::records::{read_all, record_bytes};
 use std::path::Path;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -124,10 +124,8 @@ async fn fault_d03_a_dropped_append_leaves_a_sound_log() {
 async fn async_log(segment: u64) -> (tempfile::TempDir, Arc<Watch>, seawall::Wal) {
     let temp = tempfile::tempdir().unwrap();
     let watch = Arc::new(Watch::default());
-    let config = WalConfig {
-        max_segment_size: segment,
-        ..config(temp.path(), FsyncPolicy::Always, &watch)
-    };
+    let config =
+        WalConfig { max_segment_size: segment, ..config(temp.path(), FsyncPolicy::Always, &watch) };
     let (wal, _) = seawall::Wal::open(config).await.unwrap();
     (temp, watch, wal)
 }
@@ -303,7 +301,7 @@ fn fault_d27_a_full_disk_is_told_and_not_hidden_by_preallocation() {
     let (more, error) = append_until_error(&wal, 500);
     assert!(error.is_none(), "appends work again when room returns: {error:?}");
     wal.close().unwrap();
-    assert_eq!(reopened(temp.path()).len() as u32, 5 + more);
+    assert_eq!(reopened(temp.path()).len() as u64, 5 + u64::from(more));
 }
 
 #[test]

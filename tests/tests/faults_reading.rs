@@ -1,5 +1,5 @@
-//! Faults of other logs that have to do with reading, deleting and what a caller is told: D19, D20, D23
-//! to D25, D29.
+//! Faults of other logs that have to do with reading, deleting and what a caller is told: D19, D20,
+//! D23 to D25, D29.
 
 use seawall::blocking::Wal;
 use seawall::{
@@ -95,7 +95,7 @@ fn fault_d24_deleting_before_the_current_position_deletes_all_that_is_sealed() {
     let (temp, wal) = log_of(500);
     let before = wal.stats().segments.len();
     let deleted = wal.delete_segments_before(wal.current_position()).unwrap();
-    assert_eq!(deleted as usize, before - 1);
+    assert_eq!(deleted, before as u64 - 1);
     let segments = wal.stats().segments;
     assert_eq!(segments.len(), 1);
     assert_eq!(rest(wal.iter().unwrap())[0].lsn, segments[0].first_lsn);
@@ -128,9 +128,9 @@ fn fault_d25_a_reader_of_what_is_deleted_is_told_and_no_file_stays_open() {
 fn fault_d29_a_record_with_a_ttl_expires_by_the_time_of_its_writing() {
     let (_temp, wal) = log_of(0);
     let before = SystemTime::now();
-    wal.append(&Record::put_with_ttl(b"session", b"1", Duration::from_secs(60))).unwrap();
+    wal.append(&Record::put_with_ttl(b"session", b"1", Duration::from_mins(1))).unwrap();
     let entry = read_all(&wal).remove(0);
-    assert_eq!(entry.ttl, Some(Duration::from_secs(60)));
+    assert_eq!(entry.ttl, Some(Duration::from_mins(1)));
     assert!(entry.written_at.is_some());
     assert!(!entry.is_expired_at(before));
     assert!(!entry.is_expired_at(before + Duration::from_secs(59)));

@@ -87,10 +87,10 @@ fn fault_d11_the_log_ends_at_a_flipped_bit_and_nothing_after_it_is_replayed() {
     assert_eq!(damage.position.segment, SegmentId::new(2));
     assert_eq!((damage.first_lost.get() - 1, damage.last_lost.get()), (assert_prefix(&wal), 60));
     assert_eq!(damage.durable.get(), 60);
-    let cut = temp.path().join("quarantine").join(format!(
-        "000001-{:020}-{}.cut",
-        2, damage.position.offset
-    ));
+    let cut = temp
+        .path()
+        .join("quarantine")
+        .join(format!("000001-{:020}-{}.cut", 2, damage.position.offset));
     let start = usize::try_from(damage.position.offset).unwrap();
     assert_eq!(std::fs::read(cut).unwrap(), &damaged[start..], "byte for byte");
     let whole = temp.path().join("quarantine").join(format!("000001-{:020}.wal", 3));
@@ -115,10 +115,7 @@ fn fault_d12_a_missing_or_misnamed_segment_is_named() {
     let other = closed_log(60);
     std::fs::copy(segment(other.path(), 2), &second).unwrap();
     let error = Wal::open(small(temp.path())).unwrap_err();
-    assert!(matches!(
-        error,
-        Error::Recovery { error: RecoveryError::Foreign { .. }, .. }
-    ));
+    assert!(matches!(error, Error::Recovery { error: RecoveryError::Foreign { .. }, .. }));
     std::fs::write(&second, kept).unwrap();
     let (wal, info) = Wal::open(small(temp.path())).unwrap();
     assert!(!info.corruption_detected);
@@ -160,10 +157,8 @@ fn fault_d14_a_torn_tail_is_cut_on_a_full_disk() {
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length - 50).unwrap();
     let watch = Arc::new(Watch::default());
     watch.set(|call| {
-        let takes_room = matches!(
-            call.operation,
-            Operation::Create | Operation::Write | Operation::Allocate
-        );
+        let takes_room =
+            matches!(call.operation, Operation::Create | Operation::Write | Operation::Allocate);
         takes_room.then(|| Fault::Fails(os_error(ENOSPC)))
     });
     let config = WalConfig { interpose: Some(watch), ..WalConfig::in_dir(copy.path()) };

@@ -1,8 +1,8 @@
-//! A process that appends is killed with SIGKILL, 200 times under each policy, with rotation going on.
-//! Invariants 1 to 10, and 17: a killed writer's lock is free.
+//! A process that appends is killed with SIGKILL, 200 times under each policy, with rotation going
+//! on. Invariants 1 to 10, and 17: a killed writer's lock is free.
 //!
-//! The child is this same program, started with `SEAWALL_KILL_DIR` set. It reports each acknowledged
-//! append on its standard error, one write each, so that a report is whole or absent.
+//! The child is this same program, started with `SEAWALL_KILL_DIR` set. It reports each
+//! acknowledged append on its standard error, one write each, so that a report is whole or absent.
 
 use seawall::blocking::Wal;
 use seawall::{FsyncPolicy, Level, Lsn, Record, WalConfig};
@@ -70,7 +70,8 @@ fn append_forever(wal: &Wal, reports: &Mutex<std::io::Stderr>, round: u64, threa
             (counter..counter + count).map(|counter| content(round, thread, counter)).collect();
         counter += count;
         let records: Vec<_> = contents.iter().map(|(key, value)| Record::put(key, value)).collect();
-        let level = if random.chance(1, 4) { Level::Disk } else { wal.config().fsync_policy.level() };
+        let level =
+            if random.chance(1, 4) { Level::Disk } else { wal.config().fsync_policy.level() };
         let appended = wal.append_batch_with(&records, level).unwrap();
         let mut report = [0; REPORT_BYTES];
         let numbers =

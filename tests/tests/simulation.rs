@@ -1,5 +1,5 @@
-//! Seeds, crashes and faults. `SEAWALL_SEED=n cargo test -p seawall-tests --test simulation` runs one
-//! seed alone; `SEAWALL_PROVE_SECONDS=n` runs new seeds for so long.
+//! Seeds, crashes and faults. `SEAWALL_SEED=n cargo test -p seawall-tests --test simulation` runs
+//! one seed alone; `SEAWALL_PROVE_SECONDS=n` runs new seeds for so long.
 
 use seawall_tests::world::World;
 use std::panic::{AssertUnwindSafe, catch_unwind};

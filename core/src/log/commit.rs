@@ -2,12 +2,12 @@
 //!
 //! While a durable write runs, the next batch fills: that is group commit. A batch sets out
 //!
-//! - as a **durable write** (write and sync in one) when somebody waits for the disk, nothing else is on
-//!   its way and it is the last of those waiting;
+//! - as a **durable write** (write and sync in one) when somebody waits for the disk, nothing else
+//!   is on its way and it is the last of those waiting;
 //! - as a **plain write** when somebody waits for the kernel, or it is full.
 //!
-//! At most one plain write is on its way at a time, beside at most one durable write. A sync of its own
-//! is for what plain writes have left behind.
+//! At most one plain write is on its way at a time, beside at most one durable write. A sync of its
+//! own is for what plain writes have left behind.
 
 use super::{Job, Log, Mark, Open, Step};
 use crate::batch::{Batch, Buffer};
@@ -32,8 +32,8 @@ pub(super) struct Flight {
     has_landed: bool,
 }
 
-/// Undoing appends that a full disk did not take: what was written of them is cut off and the cut is
-/// synced, so that no crash brings them back, before anyone is told.
+/// Undoing appends that a full disk did not take: what was written of them is cut off and the cut
+/// is synced, so that no crash brings them back, before anyone is told.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Rollback {
     failure: Failure,

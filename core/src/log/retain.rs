@@ -1,8 +1,8 @@
 //! Requests that end parts of the log: delete before, truncate after, close.
 //!
-//! One runs at a time. Each first records in the manifest what will be, durably, and only then touches
-//! files: a crash at any point leaves the log as before or as asked, and recovery removes what is left
-//! over. Nothing is rewritten in place, and nothing needs room on the disk.
+//! One runs at a time. Each first records in the manifest what will be, durably, and only then
+//! touches files: a crash at any point leaves the log as before or as asked, and recovery removes
+//! what is left over. Nothing is rewritten in place, and nothing needs room on the disk.
 
 use super::{Job, Log, ManifestFor, Open, SegmentEnd, SegmentInfo, Step};
 use crate::batch::{Batch, Buffer};
@@ -144,8 +144,8 @@ impl<B: Buffer> Log<B> {
         Ok(())
     }
 
-    /// Asks for a clean end: everything durable, a mark behind it. The log takes no appends from now
-    /// on. See [`Log::take_request_result`].
+    /// Asks for a clean end: everything durable, a mark behind it. The log takes no appends from
+    /// now on. See [`Log::take_request_result`].
     ///
     /// # Errors
     /// When another request runs, or the log is closed or poisoned.

@@ -1,11 +1,11 @@
 //! Segments: the next one made ready ahead of need, and the switch to it.
 //!
 //! ```text
-//!   create x.wal.new ─► preallocate ─► write identity ─► sync ─► rename to x.wal ─► sync folder ─► ready
+//!   create x.wal.new ─► reserve ─► write identity ─► sync ─► rename x.wal ─► sync folder ─► ready
 //! ```
 //!
-//! A file with a final name therefore always has a whole identity. Moving in is bookkeeping: the old
-//! segment's footer goes with its last batch, the new one's link with its first.
+//! A file with a final name therefore always has a whole identity. Moving in is bookkeeping: the
+//! old segment's footer goes with its last batch, the new one's link with its first.
 
 use super::{Job, Log, ManifestFor, Mark, Open, Step};
 use crate::batch::Buffer;

@@ -12,19 +12,19 @@
 //! | the last, its link unwritten                        | the spare                            |
 //! | any other                                           | live                                 |
 //!
-//! Then, when the live segments have been walked, the log ends at the first place where a frame should
-//! stand and none does, or at its last frame. `n` is the last record before that place, and `w` the
-//! highest record that anything read claims was durable:
+//! Then, when the live segments have been walked, the log ends at the first place where a frame
+//! should stand and none does, or at its last frame. `n` is the last record before that place, and
+//! `w` the highest record that anything read claims was durable:
 //!
-//! | a hole | `w > n` | policy      | the log                                                       |
-//! |--------|---------|-------------|---------------------------------------------------------------|
-//! | none   | no      | any         | is whole                                                      |
-//! | zeros  | no      | any         | ends there: that space was never written                      |
-//! | torn   | no      | any         | ends there; the rest was never known durable and is cut       |
-//! | any    | yes     | prefix      | ends there; the rest goes to quarantine, then is cut          |
-//! | any    | yes     | strict      | is not opened, and nothing is changed                         |
-//! | any    | yes     | salvage     | keeps all good frames; the hole stays and is reported         |
-//! | none   | yes     | as above    | whole frames are missing from its end                         |
+//! | a hole | `w > n` | policy  | the log                                                      |
+//! |--------|---------|---------|--------------------------------------------------------------|
+//! | none   | no      | any     | is whole                                                     |
+//! | zeros  | no      | any     | ends there: that space was never written                     |
+//! | torn   | no      | any     | ends there; the rest was never known durable and is cut      |
+//! | any    | yes     | prefix  | ends there; the rest goes to quarantine, then is cut         |
+//! | any    | yes     | strict  | is not opened, and nothing is changed                        |
+//! | any    | yes     | salvage | keeps all good frames; the hole stays and is reported        |
+//! | none   | yes     | any     | whole frames are missing from its end: as the three above    |
 
 use super::act::Act;
 use super::walk::Walk;
@@ -296,8 +296,8 @@ fn check_header(file: &SegmentFile, manifest: &Manifest) -> Result<(), RecoveryE
     }
 }
 
-/// The segments that lie between a segment and the one that its link names: a truncation took them off
-/// the log, and their removal failed or was cut short.
+/// The segments that lie between a segment and the one that its link names: a truncation took them
+/// off the log, and their removal failed or was cut short.
 fn passed_over(live: &[&SegmentFile]) -> Vec<SegmentId> {
     let mut passed = Vec::new();
     let mut successor: Option<&SegmentFile> = None;
@@ -532,12 +532,12 @@ impl Judge<'_> {
 
     fn end_of_last(&self) -> Position {
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
-        let ended = live.filter_map(|(arranged, walked)| {
+        let mut ended = live.filter_map(|(arranged, walked)| {
             let end = walked.report.as_ref().map(|report| report.last_end);
             let end = end.or(arranged.end.map(|end| end.offset))?;
             arranged.is_linked().then_some(Position::new(arranged.segment, end))
         });
-        ended.last().unwrap_or_default()
+        ended.next_back().unwrap_or_default()
     }
 
     fn stale_ranges(&self) -> Vec<Range> {
@@ -777,11 +777,11 @@ impl Judge<'_> {
     fn last_frame(&self) -> Option<Position> {
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
         let count = self.broken.map_or(usize::MAX, |broken| broken.index + 1);
-        let frames = live.take(count).filter_map(|(arranged, walked)| {
+        let mut frames = live.take(count).filter_map(|(arranged, walked)| {
             let offset = walked.report.as_ref()?.last_record_frame?;
             arranged.is_linked().then_some(Position::new(arranged.segment, offset))
         });
-        frames.last()
+        frames.next_back()
     }
 
     /// What is to be done, in order, and the manifest that stands in the end.

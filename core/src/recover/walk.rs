@@ -10,6 +10,7 @@ use crate::wire::header::{FRAMES_OFFSET, LinkState};
 use crate::wire::manifest::Manifest;
 use crate::wire::name::{FileId, FileName};
 use crate::wire::seal::{self, Index};
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 /// A walk under way.
@@ -20,9 +21,9 @@ pub(super) struct Walk {
     pub(super) walked: Vec<Walked>,
     pub(super) next_lsn: Lsn,
     crc: Crc32cFn,
-    /// Up to here the manifest and the links say that records were durable. A footer vouches only for
-    /// a segment that ends before: of one that was being synced when the power failed, the footer may
-    /// have reached the disk and what stands before it not.
+    /// Up to here the manifest and the links say that records were durable. A footer vouches only
+    /// for a segment that ends before: of one that was being synced when the power failed, the
+    /// footer may have reached the disk and what stands before it not.
     durable: Lsn,
     scans_all: bool,
     segment_bytes_max: u64,
@@ -37,11 +38,15 @@ enum Step {
         bytes: Vec<u8>,
         wanted: u64,
     },
-    Scan {
-        scan: SegmentScan,
-        index: Index,
-    },
+    Scan(Box<Scanning>),
     End,
+}
+
+/// A segment whose every frame is looked at.
+#[derive(Debug)]
+struct Scanning {
+    scan: SegmentScan,
+    index: Index,
 }
 
 /// A footer's head is within so many bytes.
@@ -80,7 +85,9 @@ impl Walk {
                 let have = bytes.len() as u64;
                 Some((name, offset + have, wanted - have))
             }
-            Step::Scan { scan, .. } => scan.wants().map(|(offset, bytes)| (name, offset, bytes)),
+            Step::Scan(scanning) => {
+                scanning.scan.wants().map(|(offset, bytes)| (name, offset, bytes))
+            }
             Step::End => None,
         }
     }
@@ -93,7 +100,8 @@ impl Walk {
                     self.look_at_footer(is_short);
                 }
             }
-            Step::Scan { scan, index } => {
+            Step::Scan(scanning) => {
+                let Scanning { scan, index } = &mut **scanning;
                 let wanted = scan.wants();
                 scan.feed(content, |found| {
                     if found.head.count > 0 {
@@ -162,7 +170,8 @@ impl Walk {
         });
         let room = if arranged.end.is_some() { 0 } else { self.segment_bytes_max };
         let has_bytes = scan.wants().is_some();
-        self.step = Step::Scan { scan, index: Index::with_room_for(room) };
+        let index = Index::with_room_for(room);
+        self.step = Step::Scan(Box::new(Scanning { scan, index }));
         if !has_bytes {
             self.end_scan_at();
         }
@@ -175,9 +184,10 @@ impl Walk {
     }
 
     fn end_scan_at(&mut self) {
-        let Step::Scan { scan, index } = core::mem::replace(&mut self.step, Step::End) else {
+        let Step::Scan(scanning) = core::mem::replace(&mut self.step, Step::End) else {
             return;
         };
+        let Scanning { scan, index } = *scanning;
         let first_lsn = self.next_lsn;
         let walked =
             Walked { first_lsn, report: Some(scan.into_report()), index, has_footer: false };

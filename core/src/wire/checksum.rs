@@ -1,8 +1,8 @@
 //! The two checksums, and what a frame's checksum is tied to.
 //!
-//! A frame's checksum runs over its bytes and then over its **place**: salt, segment, offset and LSN.
-//! The place is not stored with the frame. A frame found anywhere but where it was written, or with
-//! another number of records before it, or in an earlier life of the file, does not match.
+//! A frame's checksum runs over its bytes and then over its **place**: salt, segment, offset and
+//! LSN. The place is not stored with the frame. A frame found anywhere but where it was written, or
+//! with another number of records before it, or in an earlier life of the file, does not match.
 //!
 //! The place comes last so that a frame's own bytes are summed once, however many places are tried.
 
@@ -147,15 +147,15 @@ static TABLES: [[u32; 256]; 8] = tables();
 
 const fn tables() -> [[u32; 256]; 8] {
     let mut tables = [[0_u32; 256]; 8];
-    let mut index = 0;
+    let mut index: u32 = 0;
     while index < 256 {
-        let mut value = index as u32;
+        let mut value = index;
         let mut bit = 0;
         while bit < 8 {
             value = if value & 1 == 1 { (value >> 1) ^ POLYNOMIAL } else { value >> 1 };
             bit += 1;
         }
-        tables[0][index] = value;
+        tables[0][index as usize] = value;
         index += 1;
     }
     let mut table = 1;

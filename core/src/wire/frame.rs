@@ -22,8 +22,9 @@
 //! ```
 //!
 //! The body of a batch is its records one after the other, each as kind 1 is, without checksum, low
-//! LSN and lag. A frame never begins with eight bits of which the lowest three are zero, and unwritten
-//! space is zero: the end of a log is [`HEAD_BYTES_MIN`] bytes of zeros, or zeros to the segment's end.
+//! LSN and lag. A frame never begins with eight bits of which the lowest three are zero, and
+//! unwritten space is zero: the end of a log is [`HEAD_BYTES_MIN`] bytes of zeros, or zeros to the
+//! segment's end.
 //!
 //! The checksum runs over all bytes of the frame but its own, and then over the frame's
 //! [`Place`]. A lone record with a key and a value under 128 bytes takes at
@@ -392,8 +393,8 @@ impl Head {
         }
     }
 
-    /// What was durable when the frame was written, given the LSN of its first record. `None` when it
-    /// makes no claim.
+    /// What was durable when the frame was written, given the LSN of its first record. `None` when
+    /// it makes no claim.
     pub fn durable(&self, lsn: Lsn) -> Option<Lsn> {
         self.lag.map(|lag| Lsn::new(lsn.previous().get().saturating_sub(lag)))
     }
@@ -471,6 +472,12 @@ enum State {
     Done,
 }
 
+/// A record of a batch, or one of a kind that may be passed over.
+enum BatchRecord<'a> {
+    Shown(Result<RecordRef<'a>, RecordError>),
+    PassedOver,
+}
+
 impl Records<'_> {
     /// Where the frame's bytes are to be read on from, to go on later with [`Records::resume`].
     pub(crate) fn pause(&self) -> Paused {
@@ -511,8 +518,8 @@ impl<'a> Iterator for Records<'a> {
                 }
                 State::Batch { left: 0, .. } => self.state = State::Done,
                 State::Batch { at, left } => match self.batch_record(at, left) {
-                    Some(None) => {}
-                    Some(Some(item)) => return Some(item),
+                    Some(BatchRecord::PassedOver) => {}
+                    Some(BatchRecord::Shown(item)) => return Some(item),
                     None => {
                         self.state = State::Done;
                         return Some(Err(RecordError::Malformed));
@@ -524,12 +531,8 @@ impl<'a> Iterator for Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// `None`: malformed. `Some(None)`: passed over.
-    fn batch_record(
-        &mut self,
-        at: usize,
-        left: u64,
-    ) -> Option<Option<Result<RecordRef<'a>, RecordError>>> {
+    /// The next record of a batch; `None` when its lengths do not fit the frame.
+    fn batch_record(&mut self, at: usize, left: u64) -> Option<BatchRecord<'a>> {
         let bytes: &'a [u8] = self.frame.get(at..)?;
         let flags = *bytes.first()?;
         let entry = EntryHead::parse(flags, &bytes[1..])?;
@@ -541,11 +544,12 @@ impl<'a> Records<'a> {
         self.lsn = lsn.next();
         self.state = State::Batch { at: at + content_at + content_bytes, left: left - 1 };
         Some(if flags & KIND_MASK == FrameKind::Record.bits() {
-            Some(entry.record(content, lsn, position).ok_or(RecordError::Malformed))
+            let record = entry.record(content, lsn, position).ok_or(RecordError::Malformed);
+            BatchRecord::Shown(record)
         } else if flags & IGNORABLE != 0 {
-            None
+            BatchRecord::PassedOver
         } else {
-            Some(Err(RecordError::UnknownKind))
+            BatchRecord::Shown(Err(RecordError::UnknownKind))
         })
     }
 }

@@ -15,7 +15,7 @@
 //!      56      8  salt
 //!      64      4  zero
 //!      68      4  CRC32C of bytes 0 to 67
-//!                 link: zeros until the log moves into the segment, then written with its first batch
+//!                 link: zeros until the log moves in, then written with its first batch
 //!      72      4  magic "LINK"
 //!      76      4  zero
 //!      80      8  first LSN

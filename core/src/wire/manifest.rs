@@ -1,8 +1,8 @@
 //! The manifest: the log's small facts, which must not get lost with the files that they are about.
 //!
-//! The file is 8192 bytes, two slots of which the one at `generation % 2 * 4096` is the newer. A change
-//! is written over the older slot and synced, so that it needs no room on a full disk, and a torn write
-//! leaves the fact before it.
+//! The file is 8192 bytes, two slots of which the one at `generation % 2 * 4096` is the newer. A
+//! change is written over the older slot and synced, so that it needs no room on a full disk, and a
+//! torn write leaves the fact before it.
 //!
 //! ```text
 //!  offset  bytes  slot
@@ -223,16 +223,17 @@ mod tests {
             }),
             ..older
         };
-        let mut file = vec![0; MANIFEST_BYTES as usize];
+        let mut file = vec![0; usize::try_from(MANIFEST_BYTES).unwrap()];
         assert_eq!(Manifest::parse(&file, crc32c), ManifestState::Broken);
         for facts in [older, newer] {
-            let at = facts.slot_offset() as usize;
+            let at = usize::try_from(facts.slot_offset()).unwrap();
             file[at..at + SLOT_BYTES].copy_from_slice(&facts.encode(crc32c));
             assert_eq!(Manifest::parse(&file, crc32c), ManifestState::Whole(facts));
         }
+        let stride = usize::try_from(SLOT_STRIDE).unwrap();
         for bit in 0..SLOT_BYTES * 8 {
             let mut torn = file.clone();
-            torn[SLOT_STRIDE as usize + bit / 8] ^= 1 << (bit % 8);
+            torn[stride + bit / 8] ^= 1 << (bit % 8);
             assert_eq!(Manifest::parse(&torn, crc32c), ManifestState::Whole(older));
         }
         assert_eq!(Manifest::parse(&[], crc32c), ManifestState::Broken);

@@ -1,7 +1,7 @@
 //! Bytes to values and back. `docs/FORMAT.md` says the same for writers of other readers.
 //!
-//! Everything is little-endian. Lengths and offsets are `u32` or `u64`, never `usize`. Reading checks
-//! a length before it is used, so nothing here panics on any bytes.
+//! Everything is little-endian. Lengths and offsets are `u32` or `u64`, never `usize`. Reading
+//! checks a length before it is used, so nothing here panics on any bytes.
 
 pub mod checksum;
 pub mod frame;

@@ -58,7 +58,8 @@ impl FileId {
 }
 
 impl FileName {
-    /// What a name in the log's folder (`quarantined` false) or in `quarantine/` means, if anything.
+    /// What a name in the log's folder (`quarantined` false) or in `quarantine/` means, if
+    /// anything.
     pub fn parse(name: &str, quarantined: bool) -> Option<Self> {
         let (stem, is_new) = match name.strip_suffix(".new") {
             Some(stem) => (stem, true),

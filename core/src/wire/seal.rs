@@ -8,8 +8,8 @@
 //!          varint  offset, less that of the entry before (the first: less 128)
 //! ```
 //!
-//! An index entry names a frame: its first LSN and where it begins. The first frame of a segment has
-//! one, and then each frame that begins at least 64 KiB after the last frame that has one.
+//! An index entry names a frame: its first LSN and where it begins. The first frame of a segment
+//! has one, and then each frame that begins at least 64 KiB after the last frame that has one.
 
 use crate::batch::Buffer;
 use crate::id::{Lsn, Time};

@@ -1,6 +1,6 @@
-//! Variable-length integers: seven bits a byte, the lowest first, the top bit set on all but the last
-//! (LEB128). At most ten bytes; the shortest form is the only one accepted, so that a value has one
-//! encoding and a frame one checksum.
+//! Variable-length integers: seven bits a byte, the lowest first, the top bit set on all but the
+//! last (LEB128). At most ten bytes; the shortest form is the only one accepted, so that a value
+//! has one encoding and a frame one checksum.
 
 use crate::batch::Buffer;
 

@@ -4,7 +4,8 @@
 use std::fs::File;
 use std::io;
 
-/// Reserves the blocks of `from..to` and makes the file at least `to` bytes long. Never shortens it.
+/// Reserves the blocks of `from..to` and makes the file at least `to` bytes long. Never shortens
+/// it.
 ///
 /// Where the file system cannot reserve, the file is only made longer.
 ///
@@ -57,8 +58,8 @@ fn reserve(file: &File, _from: u64, to: u64) -> io::Result<bool> {
             fst_length: more,
             fst_bytesalloc: 0,
         };
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and `store` outlives the
-        // call that it is handed to.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and `store` outlives
+        // the call that it is handed to.
         let result = unsafe { libc::fcntl(file.as_raw_fd(), libc::F_PREALLOCATE, &mut store) };
         if more == 0 || result != -1 {
             break;
@@ -69,6 +70,7 @@ fn reserve(file: &File, _from: u64, to: u64) -> io::Result<bool> {
 
 /// No way to reserve.
 #[cfg(not(any(target_os = "linux", target_os = "macos")))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
 fn reserve(_file: &File, _from: u64, _to: u64) -> io::Result<bool> {
     Ok(false)
 }
@@ -77,8 +79,8 @@ fn reserve(_file: &File, _from: u64, _to: u64) -> io::Result<bool> {
 #[cfg(target_os = "linux")]
 pub(super) fn advise_sequential(file: &File) {
     use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no pointers.
-    // What it returns says only whether the hint was taken.
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no
+    // pointers. What it returns says only whether the hint was taken.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
 }
 
@@ -91,7 +93,41 @@ mod tests {
         let file = tempfile::tempfile().unwrap();
         allocate(&file, 0, 10_000).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 10_000);
-        allocate(&file, 0, 5_000).unwrap();
-        assert_eq!(file.metadata().unwrap().len(), 10_000);
+        for (from, to) in [(0, 5_000), (9_000, 10_000), (10_000, 10_000), (7, 3), (20_000, 9)] {
+            allocate(&file, from, to).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), 10_000, "{from}..{to}");
+        }
+        allocate(&file, 5_000, 20_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 20_000);
+        allocate(&file, 30_000, 30_000).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 30_000);
+    }
+
+    #[test]
+    fn the_way_without_reserving_never_shortens_either() {
+        let file = tempfile::tempfile().unwrap();
+        for (to, length) in [(10, 10), (5, 10), (0, 10), (12, 12)] {
+            lengthen(&file, to).unwrap();
+            assert_eq!(file.metadata().unwrap().len(), length);
+        }
+    }
+
+    #[test]
+    fn what_is_there_stays_and_what_is_new_is_zero() {
+        let file = tempfile::tempfile().unwrap();
+        crate::sys::write_all_at(&file, b"frames", 0).unwrap();
+        allocate(&file, 3, 12).unwrap();
+        let mut bytes = [1; 12];
+        assert_eq!(crate::sys::read_at(&file, &mut bytes, 0).unwrap(), 12);
+        assert_eq!(&bytes, b"frames\0\0\0\0\0\0");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn lengths_that_no_file_has_are_refused() {
+        let file = tempfile::tempfile().unwrap();
+        assert!(allocate(&file, 0, u64::MAX).is_err());
+        assert!(allocate(&file, u64::MAX, u64::MAX).is_err());
+        assert_eq!(file.metadata().unwrap().len(), 0);
     }
 }

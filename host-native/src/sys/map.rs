@@ -25,8 +25,8 @@ impl Mapping {
         if length == 0 {
             return Ok(None);
         }
-        // SAFETY: a new mapping is asked for, of a descriptor that is open; the kernel chooses a place
-        // that nothing else uses.
+        // SAFETY: a new mapping is asked for, of a descriptor that is open; the kernel chooses a
+        // place that nothing else uses.
         let start = unsafe {
             libc::mmap(
                 std::ptr::null_mut(),
@@ -46,15 +46,16 @@ impl Mapping {
 
 impl AsRef<[u8]> for Mapping {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: the kernel mapped `length` readable bytes at `start`, they stay mapped until drop, and
-        // the file is not written or shortened there (the condition of this type).
+        // SAFETY: the kernel mapped `length` readable bytes at `start`, they stay mapped until
+        // drop, and the file is not written or shortened there (the condition of this type).
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `start` and `length` are those of a mapping of ours, which nothing borrows any more.
+        // SAFETY: `start` and `length` are those of a mapping of ours, which nothing borrows any
+        // more.
         unsafe { libc::munmap(self.start.as_ptr(), self.length) };
     }
 }

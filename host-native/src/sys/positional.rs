@@ -67,5 +67,10 @@ mod tests {
         assert_eq!(read_at(&file, &mut buffer, 5).unwrap(), 7);
         assert_eq!(&buffer[..7], b"segment");
         assert_eq!(read_at(&file, &mut buffer, 100).unwrap(), 0);
+        assert_eq!(read_at(&file, &mut [], 0).unwrap(), 0);
+        write_all_at(&file, b"", 500).unwrap();
+        write_all_at(&file, b"g", 6).unwrap();
+        assert_eq!(read_at(&file, &mut buffer, 0).unwrap(), 10);
+        assert_eq!(&buffer, b"\0\0\0\0\0sggme");
     }
 }
