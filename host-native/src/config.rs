@@ -60,8 +60,9 @@ pub struct WalConfig {
     /// Whether readers map sealed segments into memory. Default: no.
     ///
     /// A file that someone else shortens while it is mapped kills the process at the next read of
-    /// the missing part. The log itself never shortens a sealed segment; set this only where
-    /// nothing else touches the folder.
+    /// the missing part. The log shortens a sealed segment only behind its frames, which readers
+    /// never touch, or when a later opening cuts damage off it. Set this only where nothing else
+    /// touches the folder, and hold no value of a reader across such an opening.
     pub map_sealed: bool,
     /// How much a reader reads at a time, in bytes, at least 64 KiB. Default: 256 KiB.
     pub read_size: u64,

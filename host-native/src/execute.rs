@@ -37,7 +37,8 @@ pub enum Fault {
     SyncFails(io::Error),
 }
 
-/// Is asked before each call, from the thread that makes it, whether it is to fail. For tests of
+/// Is asked before each command of the log, from the thread that runs it, whether it is to fail;
+/// reads by readers are not commands. For tests of
 /// what embeds a log: they see every call and make any of them fail without a failing disk.
 pub trait Interpose: Send + Sync {
     /// `None`: let it be.

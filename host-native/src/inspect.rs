@@ -64,18 +64,32 @@ fn inspect(executor: &Executor, config: &WalConfig) -> Result<(View, RecoveryInf
         }
         match recovery.finish_inspection() {
             Ok((view, report)) => {
-                for info in view.segments.iter().rev().take(2) {
-                    let name = FileId::Segment(info.segment);
-                    let file = executor.open_for_reading(info.segment);
-                    let synced = file.and_then(|file| sys::sync_data(&file));
-                    synced.map_err(Error::io(format!("sync {name} before it is shown")))?;
-                }
+                sync_newest(executor, &view)?;
                 return Ok((view, RecoveryInfo::from(report)));
             }
             Err(_) if tries < TRIES => {}
             Err(error) => return Err(Error::Recovery { dir: config.dir.clone(), error }),
         }
     }
+}
+
+/// Makes durable what grew last, so that what is shown is not taken back.
+#[cfg(unix)]
+fn sync_newest(executor: &Executor, view: &View) -> Result<(), Error> {
+    for info in view.segments.iter().rev().take(2) {
+        let name = FileId::Segment(info.segment);
+        let file = executor.open_for_reading(info.segment);
+        let synced = file.and_then(|file| sys::sync_data(&file));
+        synced.map_err(Error::io(format!("sync {name} before it is shown")))?;
+    }
+    Ok(())
+}
+
+/// A platform on which a file that is open to read cannot be synced: what a writer beside us has not
+/// synced yet is shown all the same.
+#[cfg(not(unix))]
+fn sync_newest(_executor: &Executor, _view: &View) -> Result<(), Error> {
+    Ok(())
 }
 
 /// Looks whether the log has grown.

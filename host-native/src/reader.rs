@@ -344,7 +344,10 @@ impl Reading {
     fn open_content(&mut self) -> Result<(), Error> {
         let info = *self.cursor.segment();
         let file = self.open(&info)?;
-        if self.source.config().map_sealed && info.end.is_some() {
+        // Only what is all visible is complete: a segment that was sealed just now may still be
+        // on its way to the disk.
+        let is_complete = info.end.is_some_and(|end| self.limit_now() >= end.frames_end);
+        if self.source.config().map_sealed && is_complete {
             let length = file.metadata().map_err(Error::io("look at a segment"))?.len();
             if let Ok(length) = usize::try_from(length)
                 && let Some(mapping) = sys::map_read_only(&file, length)

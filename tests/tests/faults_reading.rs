@@ -209,3 +209,31 @@ fn a_truncation_inside_a_batch_keeps_its_beginning() {
     assert_eq!(reader.next_record().unwrap().unwrap().0.lsn, Lsn::new(8));
     assert_eq!(reader.next_lsn(), Lsn::new(9));
 }
+
+#[test]
+fn a_mapped_reader_that_meets_a_segment_being_sealed_reads_all_of_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig {
+        map_sealed: true,
+        preallocate: false,
+        max_segment_size: 4 << 10,
+        ..config(temp.path())
+    };
+    let (wal, _) = Wal::open(config).unwrap();
+    wal.append(&Record::put(b"k", &record_bytes(1, 500))).unwrap();
+    let mut reader = wal.iter().unwrap();
+    std::thread::scope(|scope| {
+        let following = scope.spawn(move || {
+            for number in 1..=400 {
+                let (entry, _) = reader.wait_record(None).unwrap().expect("the log is open");
+                assert_eq!(entry.value, record_bytes(number, 500));
+            }
+        });
+        for number in 2..=400 {
+            let level = if number % 3 == 0 { Level::Disk } else { Level::Buffered };
+            wal.append_with(&Record::put(b"k", &record_bytes(number, 500)), level).unwrap();
+        }
+        wal.sync().unwrap();
+        following.join().unwrap();
+    });
+}

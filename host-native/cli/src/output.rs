@@ -1,0 +1,138 @@
+//! Printing, for people and for programs, and what can go wrong with it.
+
+use indicatif::{ProgressBar, ProgressStyle};
+use seawall::{Entry, Position, RecordKind};
+use serde_json::{Value, json};
+use std::fmt;
+use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+
+/// Why a command could not be carried out.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    Log(seawall::Error),
+    Io(String, io::Error),
+    Other(String),
+}
+
+impl Failure {
+    /// Whether nobody reads our output any more.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |error| Self::Io(what, error)
+    }
+}
+
+impl From<seawall::Error> for Failure {
+    fn from(error: seawall::Error) -> Self {
+        Self::Log(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+/// Standard output, as text or as JSON.
+pub(crate) struct Output {
+    pub(crate) is_json: bool,
+    to: BufWriter<Stdout>,
+}
+
+impl Output {
+    pub(crate) fn new(is_json: bool) -> Self {
+        Self { is_json, to: BufWriter::with_capacity(64 << 10, io::stdout()) }
+    }
+
+    /// A line of text.
+    pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+        writeln!(self.to, "{text}").map_err(Failure::io("write to standard output"))
+    }
+
+    /// A document on a line of its own.
+    pub(crate) fn json(&mut self, value: &Value) -> Result<(), Failure> {
+        self.line(value)
+    }
+
+    /// Text for people, or a document for programs.
+    pub(crate) fn either(&mut self, text: impl fmt::Display, value: &Value) -> Result<(), Failure> {
+        if self.is_json { self.json(value) } else { self.line(text) }
+    }
+
+    /// A line for people only.
+    pub(crate) fn note(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
+        if self.is_json { Ok(()) } else { self.line(text).and_then(|()| self.finish()) }
+    }
+
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.to.write_all(bytes).map_err(Failure::io("write to standard output"))
+    }
+
+    pub(crate) fn finish(&mut self) -> Result<(), Failure> {
+        self.to.flush().map_err(Failure::io("write to standard output"))
+    }
+}
+
+/// Bytes as people read them: what is not printable ASCII as `\xNN`.
+pub(crate) fn printable(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// Adds bytes to a document under `name`, or in hexadecimal under `name_hex` where they are not UTF-8.
+fn put_bytes(document: &mut Value, name: &str, bytes: &[u8]) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => document[name] = json!(text),
+        Err(_) => document[format!("{name}_hex")] = json!(hex(bytes)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// A record as a document.
+pub(crate) fn record_json(entry: &Entry, position: Position) -> Value {
+    let mut document = json!({
+        "lsn": entry.lsn.get(),
+        "segment": position.segment.get(),
+        "offset": position.offset,
+        "kind": kind_name(entry.kind),
+    });
+    put_bytes(&mut document, "key", &entry.key);
+    put_bytes(&mut document, "value", &entry.value);
+    if let (Some(written_at), Some(ttl)) = (entry.written_at, entry.ttl) {
+        document["written_ms"] = json!(written_at.as_millis());
+        document["ttl_ms"] = json!(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    }
+    document
+}
+
+pub(crate) const fn kind_name(kind: RecordKind) -> &'static str {
+    match kind {
+        RecordKind::Put => "put",
+        RecordKind::Delete => "delete",
+    }
+}
+
+/// A progress bar on standard error, where that is a terminal; otherwise one that shows nothing.
+pub(crate) fn progress(total: Option<u64>, what: &str) -> ProgressBar {
+    if !io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let bar = total.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
+    let template = "{msg} {wide_bar} {human_pos}/{human_len} {eta}";
+    // The template is a constant of ours; without it the bar has another look.
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.with_message(what.to_owned())
+}
