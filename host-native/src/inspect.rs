@@ -103,6 +103,7 @@ pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
 }
 
 pub(crate) fn stats(folder: &Folder) -> Stats {
+    let log = folder.log_id();
     let view = folder.view();
     let mut segments: Vec<SegmentStat> =
         view.segments.iter().copied().map(SegmentStat::from).collect();
@@ -112,7 +113,7 @@ pub(crate) fn stats(folder: &Folder) -> Stats {
     }
     let first = view.segments.first().map(|info| info.first_lsn);
     Stats {
-        log: folder.log_id(),
+        log,
         first_lsn: first.unwrap_or(view.end.lsn.next()),
         last_lsn: view.end.lsn,
         written_lsn: view.end.lsn,

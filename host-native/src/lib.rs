@@ -29,6 +29,11 @@
 //! | `tracing` | `TracingMeter`, which feeds the crate `tracing`  |
 //! | `metrics` | `MetricsMeter`, which feeds the crate `metrics`  |
 
+/// The examples of the README are tests, too.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 pub mod blocking;
 mod commit;
 mod config;

@@ -13,11 +13,12 @@
 //! other than a test, and one more `skipped` for each step that was skipped: so it never reads
 //! `0 failed` when the exit code says otherwise, and names every hole.
 //!
-//! **Architecture Invariant:** a step that fails stops no other step.
+//! **Architecture Invariant:** a step that fails, or hangs, stops no other step. Where a person
+//! watches, at a terminal, nothing is ended for being slow: there is Ctrl-C.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,9 @@ use crate::tally::Tally;
 /// How long output may still arrive after cargo itself has ended. A crash test may leave a process
 /// behind that holds the pipe open; that must not hang the whole run.
 const LATE_OUTPUT: Duration = Duration::from_secs(3);
+
+/// How often a running step is looked at.
+const POLL: Duration = Duration::from_millis(20);
 
 type Environment<'a> = &'a [(&'static str, String)];
 
@@ -46,11 +50,12 @@ pub(crate) fn all(
     fast: bool,
     environment: Environment<'_>,
 ) -> ExitCode {
+    let watched = io::stderr().is_terminal();
     let mut rows = Vec::new();
     for step in steps.iter().filter(|step| !(fast && step.slow)) {
         println!("\n== {} ==", step.name);
         let start = Instant::now();
-        let (outcome, tally) = one(root, step, environment);
+        let (outcome, tally) = one(root, step, environment, watched);
         if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
             println!("{}: {why}", step.name);
         }
@@ -76,7 +81,12 @@ pub(crate) fn alone(root: &Path, function: fn(&Path) -> Outcome) -> ExitCode {
     }
 }
 
-fn one(root: &Path, step: &Step, environment: Environment<'_>) -> (Outcome, Option<Tally>) {
+fn one(
+    root: &Path,
+    step: &Step,
+    environment: Environment<'_>,
+    watched: bool,
+) -> (Outcome, Option<Tally>) {
     let arguments = match step.action {
         Action::Call(function) => return (function(root), None),
         Action::Cargo(arguments) => arguments,
@@ -96,26 +106,63 @@ fn one(root: &Path, step: &Step, environment: Environment<'_>) -> (Outcome, Opti
     command.args(line).current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
     command.envs(step.environment);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
+    let limit = if watched { None } else { step.limit };
+    if limit.is_some() {
+        lead_a_group(&mut command);
+    }
     match command.spawn() {
-        Ok(child) => follow(child, arguments[0] == "test"),
+        Ok(child) => follow(child, arguments[0] == "test", limit),
         Err(error) => (Outcome::Failed(format!("cargo did not start: {error}")), None),
     }
 }
 
 /// Shows a child's output as it comes, and counts the tests in it.
-fn follow(mut child: Child, tests: bool) -> (Outcome, Option<Tally>) {
+fn follow(mut child: Child, tests: bool, limit: Option<Duration>) -> (Outcome, Option<Tally>) {
     let (sender, receiver) = channel();
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || relay(output, &sender));
     }
-    let status = child.wait();
+    let status = wait(&mut child, limit);
     let tally = collect(&receiver);
     let outcome = match status {
-        Ok(status) if status.success() => Outcome::Passed,
-        Ok(status) => Outcome::Failed(format!("cargo: {status}")),
+        Ok(Some(status)) if status.success() => Outcome::Passed,
+        Ok(Some(status)) => Outcome::Failed(format!("cargo: {status}")),
+        Ok(None) => Outcome::Failed("ended: it ran longer than it may".to_string()),
         Err(error) => Outcome::Failed(format!("lost sight of cargo: {error}")),
     };
     (outcome, tests.then_some(tally))
+}
+
+/// How a child ended; nothing, if it had to be ended.
+fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<Option<ExitStatus>> {
+    let Some(limit) = limit else { return child.wait().map(Some) };
+    let start = Instant::now();
+    while start.elapsed() < limit {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        std::thread::sleep(POLL);
+    }
+    end(child);
+    child.wait().map(|_| None)
+}
+
+/// Lets a command lead a process group, so that what it starts can be ended with it.
+fn lead_a_group(command: &mut Command) {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    #[cfg(not(unix))]
+    let _ = command;
+}
+
+/// Ends a child that leads a group, with all that it started: cargo alone would leave its tests.
+fn end(child: &mut Child) {
+    if cfg!(unix) {
+        let group = format!("-{}", child.id());
+        let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
+    }
+    // On its own where there are no groups; the group is gone by now where there are.
+    let _ = child.kill();
 }
 
 fn relay(output: ChildStdout, sender: &Sender<Tally>) {
@@ -241,6 +288,23 @@ mod tests {
             (0, 1, 3),
             false,
         );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_hangs_is_ended_with_all_that_it_started() {
+        let mut command = Command::new("sh");
+        // The inner shell holds the output open, as a hanging test would.
+        command.args(["-c", "sh -c 'echo started; sleep 600; true'; true"]);
+        command.stdout(Stdio::piped());
+        lead_a_group(&mut command);
+        let start = Instant::now();
+        let child = command.spawn().unwrap();
+        let (outcome, tally) = follow(child, false, Some(Duration::from_millis(300)));
+        assert!(matches!(outcome, Outcome::Failed(why) if why.contains("longer")));
+        assert_eq!(tally, None);
+        // Sooner than LATE_OUTPUT: nothing was left that could hold the output open.
+        assert!(start.elapsed() < Duration::from_secs(2));
     }
 
     #[test]

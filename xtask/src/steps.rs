@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::{machine, tidy};
 
@@ -17,6 +18,10 @@ pub(crate) enum Outcome {
     /// With what was not checked, and why.
     Skipped(String),
 }
+
+/// Several times what a slow machine needs for any step, building included. A test that hangs must
+/// not hide what the later steps find.
+const LIMIT: Duration = Duration::from_mins(45);
 
 /// What to do when this machine has no standard library for a step's target.
 #[derive(Debug, Clone, Copy)]
@@ -40,21 +45,26 @@ pub(crate) struct Step {
     pub(crate) slow: bool,
     pub(crate) environment: Option<(&'static str, &'static str)>,
     pub(crate) target: Option<(&'static str, Missing)>,
+    /// Longer than this is a hang, and a failure.
+    pub(crate) limit: Option<Duration>,
 }
 
 impl Step {
+    const fn new(name: &'static str, action: Action) -> Self {
+        Self { name, action, slow: false, environment: None, target: None, limit: Some(LIMIT) }
+    }
+
     const fn call(name: &'static str, function: fn(&Path) -> Outcome) -> Self {
-        Self { name, action: Action::Call(function), slow: false, environment: None, target: None }
+        Self::new(name, Action::Call(function))
     }
 
     const fn cargo(name: &'static str, arguments: &'static [&'static str]) -> Self {
-        Self {
-            name,
-            action: Action::Cargo(arguments),
-            slow: false,
-            environment: None,
-            target: None,
-        }
+        Self::new(name, Action::Cargo(arguments))
+    }
+
+    /// For as long as the caller asked for.
+    const fn unlimited(self) -> Self {
+        Self { limit: None, ..self }
     }
 
     const fn slow(self) -> Self {
@@ -111,7 +121,7 @@ pub(crate) const TEST: &[Step] = &[
 ];
 
 pub(crate) const PROVE: &[Step] =
-    &[Step::call("prepare", machine::prepare), Step::cargo("prove", PROOFS)];
+    &[Step::call("prepare", machine::prepare), Step::cargo("prove", PROOFS).unlimited()];
 
 /// The cargo command line of a step, without `cargo` itself.
 ///

@@ -3,7 +3,7 @@
 use crate::output::{Failure, Output, progress};
 use clap::{Args, ValueEnum};
 use seawall::blocking::Wal;
-use seawall::{Level, Record, WalConfig};
+use seawall::{Level, Lsn, Record, WalConfig};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -93,7 +93,7 @@ impl Append {
         let seconds = started.elapsed().as_secs_f64();
         bar.finish_and_clear();
         wal.close()?;
-        let (first, last) = (first.map_or(0, |lsn| lsn.get()), last.map_or(0, |lsn| lsn.get()));
+        let (first, last) = (first.map_or(0, Lsn::get), last.map_or(0, Lsn::get));
         let text = if count == 0 {
             "no records".to_owned()
         } else {

@@ -98,14 +98,16 @@ impl Tail {
         let first = Lsn::new(first.max(stats.first_lsn.get()));
         let mut reader = log.read_from(first)?;
         print_all(out, &mut reader)?;
-        while self.follow {
+        if !self.follow {
+            return Ok(0);
+        }
+        loop {
             std::thread::sleep(LOOK_AGAIN);
             if log.refresh()? {
                 reader = log.read_from(reader.next_lsn())?;
                 print_all(out, &mut reader)?;
             }
         }
-        Ok(0)
     }
 }
 

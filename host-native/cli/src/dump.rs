@@ -2,7 +2,7 @@
 
 use crate::output::{Failure, Output, record_json};
 use clap::Args;
-use seawall::{WalConfig, inspect};
+use seawall::{Lsn, WalConfig, inspect};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ impl Dump {
                 continue;
             }
             let kind = format!("{:?}", frame.kind).to_lowercase();
-            let durable = frame.durable.map(|lsn| lsn.get());
+            let durable = frame.durable.map(Lsn::get);
             let entries = frame.entries.iter().filter(|_| self.records);
             let records: Vec<_> =
                 entries.map(|(entry, position)| record_json(entry, *position)).collect();

@@ -1,0 +1,138 @@
+//! The command, run as a user runs it.
+
+use serde_json::Value;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+fn seawall(arguments: &[&str], input: &[u8]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What it prints when all is well.
+fn prints(arguments: &[&str], input: &[u8]) -> Vec<u8> {
+    let output = seawall(arguments, input);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {errors}");
+    output.stdout
+}
+
+fn json_lines(bytes: &[u8]) -> Vec<Value> {
+    bytes
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect()
+}
+
+fn log_with(lines: &[u8]) -> (tempfile::TempDir, String) {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log").to_string_lossy().into_owned();
+    prints(&["append", &dir], lines);
+    (temp, dir)
+}
+
+fn flip_a_bit(dir: &str) {
+    let path = Path::new(dir).join("00000000000000000001.wal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[140] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_is_appended_is_printed() {
+    let lines = b"one\ntwo\n\nfour \xff\n".as_slice();
+    let (_temp, dir) = log_with(lines);
+    assert_eq!(prints(&["cat", &dir, "--values-only"], b""), lines);
+    let framed = prints(&["cat", &dir, "--values-only", "--format", "length-prefixed"], b"");
+    let (_other, copy) = log_with(b"");
+    prints(&["append", &copy, "--format", "length-prefixed", "--batch", "3"], &framed);
+    assert_eq!(prints(&["cat", &copy, "--values-only"], b""), lines);
+    let records = json_lines(&prints(&["--json", "cat", &dir, "--from", "3"], b""));
+    assert_eq!(records.len(), 2);
+    assert_eq!((&records[0]["lsn"], &records[0]["value"]), (&3.into(), &"".into()));
+    assert_eq!(records[1]["value_hex"], "666f757220ff");
+    let last = prints(&["tail", "-n", "1", &dir], b"");
+    assert!(String::from_utf8(last).unwrap().ends_with("put\t\tfour \\xff\n"));
+}
+
+#[test]
+fn every_view_of_a_log_agrees() {
+    let lines: Vec<_> = (0..5_000).map(|number| format!("line {number}")).collect();
+    let lines = lines.join("\n");
+    let (_temp, dir) = log_with(lines.as_bytes());
+    let stat = &json_lines(&prints(&["--json", "stat", &dir], b""))[0];
+    let verify = &json_lines(&prints(&["--json", "verify", &dir], b""))[0];
+    let cat = json_lines(&prints(&["--json", "cat", &dir], b""));
+    let frames = json_lines(&prints(&["--json", "dump", &dir], b""));
+    let dumped: u64 = frames.iter().filter_map(|frame| frame["records"].as_u64()).sum();
+    assert_eq!(cat.len(), 5_000);
+    assert_eq!((&stat["records"], &verify["records"]), (&5_000.into(), &5_000.into()));
+    assert_eq!(dumped, 5_000);
+    assert_eq!((&stat["clean"], &verify["damaged"]), (&true.into(), &false.into()));
+    let end = frames.last().unwrap();
+    let frames_end = end["offset"].as_u64().unwrap() + end["bytes"].as_u64().unwrap();
+    assert_eq!(stat["end"]["offset"], frames_end);
+    assert_eq!(end["kind"], "mark");
+}
+
+#[test]
+fn verify_tells_by_its_exit_status() {
+    let (_temp, dir) = log_with(b"one\ntwo\nthree\n");
+    assert_eq!(seawall(&["verify", &dir], b"").status.code(), Some(0));
+    flip_a_bit(&dir);
+    let damaged = seawall(&["verify", &dir], b"");
+    assert_eq!(damaged.status.code(), Some(1));
+    let text = String::from_utf8(damaged.stdout).unwrap();
+    assert!(text.contains("LSN 1 to 3 lost") && text.contains("LSN 3 was durable"), "{text}");
+    let unasked = seawall(&["verify", "--repair", &dir], b"");
+    assert_eq!(unasked.status.code(), Some(2), "nobody can be asked");
+    assert_eq!(seawall(&["verify", &dir], b"").status.code(), Some(1), "nothing was changed");
+    assert_eq!(seawall(&["verify", "--repair", "--yes", &dir], b"").status.code(), Some(0));
+    assert_eq!(seawall(&["verify", &dir], b"").status.code(), Some(0));
+    assert_eq!(std::fs::read_dir(Path::new(&dir).join("quarantine")).unwrap().count(), 1);
+    let missing = seawall(&["verify", "/nowhere/at/all"], b"");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(String::from_utf8(missing.stderr).unwrap().contains("there is no log in"));
+}
+
+#[test]
+fn a_closed_pipe_ends_it_quietly() {
+    let lines = "a line that fills the pipe before long\n".repeat(20_000);
+    let (_temp, dir) = log_with(lines.as_bytes());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["cat", &dir])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdout.take().unwrap();
+    pipe.read_exact(&mut [0; 10]).unwrap();
+    drop(pipe);
+    let output = child.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), b"".as_slice()));
+}
+
+#[test]
+fn the_demo_verifies_a_log_that_it_kills() {
+    let temp = tempfile::tempdir().unwrap();
+    let input = temp.path().join("input.txt");
+    std::fs::write(&input, "real\nlines\nof a file\n").unwrap();
+    for extra in [vec![], vec!["--input", input.to_str().unwrap()]] {
+        let mut arguments = vec!["--json", "demo", "--rounds", "2", "--records", "2000"];
+        arguments.extend(extra);
+        let report = &json_lines(&prints(&arguments, b""))[0];
+        assert_eq!(report["verified"], true);
+        let known: u64 = report["rounds"][1]["acknowledged"].as_u64().unwrap();
+        assert!(report["records"].as_u64().unwrap() >= known);
+        assert_eq!(report["figures"].as_array().unwrap().len(), 5);
+    }
+}
