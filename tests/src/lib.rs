@@ -4,6 +4,7 @@
 #![expect(clippy::missing_panics_doc, reason = "what checks here does so by panicking")]
 
 pub mod disk;
+pub mod golden;
 pub mod interpose;
 pub mod oracle;
 pub mod random;
