@@ -85,8 +85,8 @@ fn sync_newest(executor: &Executor, view: &View) -> Result<(), Error> {
     Ok(())
 }
 
-/// A platform on which a file that is open to read cannot be synced: what a writer beside us has not
-/// synced yet is shown all the same.
+/// A platform on which a file that is open to read cannot be synced: what a writer beside us has
+/// not synced yet is shown all the same.
 #[cfg(not(unix))]
 fn sync_newest(_executor: &Executor, _view: &View) -> Result<(), Error> {
     Ok(())

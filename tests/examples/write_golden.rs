@@ -1,5 +1,5 @@
-//! Writes the golden logs. Run it once for each new version of the format, and never again: the logs
-//! it has written are read for ever.
+//! Writes the golden logs. Run it once for each new version of the format, and never again: the
+//! logs it has written are read for ever.
 //!
 //! ```text
 //! cargo run -p seawall-tests --example write_golden -- tests/golden/v1

@@ -4,7 +4,7 @@
 //! parent ──spawns──► child: appends from several threads at Disk
 //!   ▲                  │ each acknowledgement, over a pipe
 //!   └──────────────────┘
-//! parent kills the child at a random moment, opens the log, checks every acknowledged record, again
+//! parent kills it at a random moment, opens the log, checks all that was acknowledged, again
 //! ```
 
 pub(crate) mod child;
@@ -21,8 +21,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// Load a real log from several threads, kill it at random moments, recover and verify it each time,
-/// and print figures.
+/// Load a real log from several threads, kill it at random moments, recover and verify it each
+/// time, and print figures.
 #[derive(Args)]
 #[command(after_help = "Examples:
   seawall demo
@@ -111,7 +111,7 @@ impl Demo {
         }
         let figures = figures::measure(base, self.records, self.threads, out)?;
         let text = format!(
-            "verified: {} records survived {} kills, every acknowledged one byte for byte, in order",
+            "verified: {} records survived {} kills, each acknowledged one byte for byte, in order",
             checked.valid_records, self.rounds
         );
         out.either(

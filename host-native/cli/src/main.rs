@@ -1,6 +1,7 @@
 //! The command `seawall`: see, check, repair and move write-ahead logs, and watch one survive.
 //!
-//! Exit status: 0 all is well, 1 a log is damaged or a demo failed, 2 what was asked could not be done.
+//! Exit status: 0 all is well, 1 a log is damaged or a demo failed, 2 what was asked could not be
+//! done.
 
 #![forbid(unsafe_code)]
 

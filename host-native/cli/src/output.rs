@@ -87,7 +87,8 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// Adds bytes to a document under `name`, or in hexadecimal under `name_hex` where they are not UTF-8.
+/// Adds bytes to a document under `name`, or in hexadecimal under `name_hex` where they are not
+/// UTF-8.
 fn put_bytes(document: &mut Value, name: &str, bytes: &[u8]) {
     match std::str::from_utf8(bytes) {
         Ok(text) => document[name] = json!(text),

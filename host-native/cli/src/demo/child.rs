@@ -1,5 +1,5 @@
-//! The process that is killed: it appends for ever, and reports each acknowledgement on its standard
-//! output, one write each, so that a report is whole or absent.
+//! The process that is killed: it appends for ever, and reports each acknowledgement on its
+//! standard output, one write each, so that a report is whole or absent.
 
 use super::config;
 use super::content::Content;

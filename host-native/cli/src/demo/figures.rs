@@ -31,7 +31,8 @@ pub(crate) fn measure(
         let (rate, [p50, p99, p999]) = (run.rate(), run.percentiles());
         out.note(format_args!("{name:<24} {rate:>11.0} {p50:>9} {p99:>9} {p999:>9}"))?;
         figures.push(json!({
-            "what": name, "records_per_second": rate, "p50_us": p50, "p99_us": p99, "p99_9_us": p999,
+            "what": name, "records_per_second": rate,
+            "p50_us": p50, "p99_us": p99, "p99_9_us": p999,
         }));
         Ok::<(), Failure>(())
     };
