@@ -87,6 +87,8 @@ pub struct Cursor<C> {
     chunk: Option<Chunk<C>>,
     frame: Option<OpenFrame>,
     skipping: Option<Box<SegmentScan>>,
+    /// Where a search for the next good frame ends.
+    skip_limit: u64,
     skipped: Option<Hole>,
 }
 
@@ -134,6 +136,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             chunk: None,
             frame: None,
             skipping: None,
+            skip_limit: 0,
             skipped: None,
         }
     }
@@ -187,8 +190,8 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         if let Some(scan) = &mut self.skipping {
             let mut next = None;
             scan.feed(bytes.as_ref(), |found| next = next.or(Some((found.offset, found.lsn))));
-            if is_short && let Some((from, _)) = scan.wants() {
-                scan.ends_at(from);
+            if is_short {
+                scan.ends_at(offset + bytes.as_ref().len() as u64);
             }
             if next.is_some() || scan.wants().is_none() {
                 self.end_skip(next);
@@ -200,12 +203,14 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     /// After [`Step::Damaged`]: looks for the next good frame up to `limit`.
     pub fn skip_damage(&mut self, limit: u64) {
         self.frame = None;
+        self.skip_limit = limit;
         self.skipping = Some(Box::new(SegmentScan::new(ScanStart {
             segment: self.segment.segment,
             salt: self.segment.salt,
             checksum: self.segment.checksum,
             crc: self.crc,
-            offset: self.at,
+            // Behind what was just refused, so that each search gets on.
+            offset: self.at.saturating_add(1),
             lsn: self.lsn,
             limit,
             last_lsn: None,
@@ -214,13 +219,16 @@ impl<C: AsRef<[u8]>> Cursor<C> {
 
     fn end_skip(&mut self, next: Option<(u64, Lsn)>) {
         let Some(scan) = self.skipping.take() else { return };
-        let report = scan.into_report();
-        self.skipped = report.holes.first().copied();
-        match (next, self.skipped) {
-            (Some((offset, lsn)), _) => (self.at, self.lsn) = (offset, lsn),
-            (None, Some(hole)) => self.at = hole.end,
-            (None, None) => {}
+        let (start, lsn) = (self.at, self.lsn);
+        let seen = scan.into_report().holes.first().copied();
+        match next {
+            Some((offset, lsn)) => (self.at, self.lsn) = (offset, lsn),
+            // Nothing good up to the limit; the file may have ended before.
+            None => self.at = self.skip_limit,
         }
+        let resumes = next.map(|(_, lsn)| lsn);
+        let is_zero = seen.is_none_or(|hole| hole.is_zero);
+        self.skipped = Some(Hole { start, end: self.at, lsn, resumes, is_zero });
     }
 
     /// The next thing to do. `limit`: the offset in this segment up to which frames may be shown.
@@ -291,9 +299,14 @@ impl<C: AsRef<[u8]>> Cursor<C> {
                 Look::NeedsBytes(bytes.max(self.chunk_bytes).min(left))
             }
         };
-        let Some(bytes) = slice(self.chunk.as_ref(), self.at, head_bytes) else {
-            return missing(head_bytes);
-        };
+        let here = slice(self.chunk.as_ref(), self.at, head_bytes);
+        // The last frames of a file that ends before the limit may be shorter than the longest
+        // head.
+        let here = here.or(self.chunk.as_ref().filter(|_| is_short).and_then(|chunk| {
+            let start = usize::try_from(self.at.checked_sub(chunk.offset)?).ok()?;
+            chunk.bytes.as_ref().get(start..).filter(|rest| !rest.is_empty())
+        }));
+        let Some(bytes) = here else { return missing(head_bytes) };
         let head = match Head::parse(bytes, self.segment.checksum) {
             Parsed::Head(head) if head.frame_bytes <= left => head,
             _ => return Look::NoFrame,

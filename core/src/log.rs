@@ -486,7 +486,10 @@ impl<B: Buffer> Log<B> {
     /// The next command, from either lane. `None`: there is nothing to do until a completion, a
     /// request or the next deadline.
     pub fn poll_command(&mut self) -> Option<Command<B>> {
-        self.poll_lane(Lane::Commit).or_else(|| self.poll_lane(Lane::Background))
+        self.poll_lane(Lane::Commit)
+            .or_else(|| self.poll_lane(Lane::Background))
+            // A request that just found the log quiet may have something to write.
+            .or_else(|| self.poll_lane(Lane::Commit))
     }
 
     /// The next command of one lane.

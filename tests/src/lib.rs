@@ -9,4 +9,5 @@ pub mod interpose;
 pub mod oracle;
 pub mod random;
 pub mod records;
+pub mod small;
 pub mod world;

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 const KILLS: u64 = 200;
@@ -96,7 +96,14 @@ fn run_and_kill(dir: &Path, policy_name: &str, round: u64, reports: u64) -> Vec<
         .unwrap();
     let mut pipe = child.stderr.take().unwrap();
     let mut bytes = vec![0; usize::try_from(reports).unwrap() * REPORT_BYTES];
-    pipe.read_exact(&mut bytes).expect("the child appends until it is killed");
+    let mut have = 0;
+    while have < bytes.len() {
+        match pipe.read(&mut bytes[have..]).unwrap() {
+            // What it says last is why it ended.
+            0 => panic!("the child ended: {}", String::from_utf8_lossy(&bytes[..have])),
+            read => have += read,
+        }
+    }
     child.kill().unwrap();
     pipe.read_to_end(&mut bytes).unwrap();
     child.wait().unwrap();
@@ -107,7 +114,12 @@ fn run_and_kill(dir: &Path, policy_name: &str, round: u64, reports: u64) -> Vec<
         .collect()
 }
 
+/// One test at a time starts processes: until it runs its program, a forked process holds what its
+/// parent has open, the lock of another test's log with it.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 fn kill_under(policy_name: &str) {
+    let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut random = Random::new(0xdead);
     let mut rotations = 0;
     for log in 0..KILLS / KILLS_PER_LOG {

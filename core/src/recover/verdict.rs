@@ -206,8 +206,9 @@ impl Files {
         if let Some(manifest) = found {
             return manifest;
         }
-        let headed = self.segments.iter().find_map(|file| Some((file, file.identity()?)));
-        let Some((first, identity)) = headed else { return Manifest::initial(new_id) };
+        let Some(first) = self.segments.first() else { return Manifest::initial(new_id) };
+        let identity = self.segments.iter().find_map(SegmentFile::identity);
+        let log = identity.map_or(new_id, |identity| identity.log);
         let first_lsn = match first.link {
             LinkState::Written(link) => link.first_lsn,
             LinkState::Unwritten | LinkState::Broken => Lsn::FIRST,
@@ -216,7 +217,7 @@ impl Files {
             first_segment: first.segment,
             first_lsn,
             last_segment: self.segments.last().map_or(SegmentId::NONE, |file| file.segment),
-            ..Manifest::initial(identity.log)
+            ..Manifest::initial(log)
         }
     }
 
