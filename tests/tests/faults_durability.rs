@@ -2,8 +2,8 @@
 
 use seawall::blocking::Wal;
 use seawall::{
-    Call, Error, Event, Fault, FileId, FsyncPolicy, Interpose, Level, Meter, Operation, Record,
-    SegmentId, Start, WalConfig,
+    Call, Error, Event, Fault, FileId, FsyncPolicy, Interpose, Level, Lsn, Meter, Operation,
+    Record, SegmentId, Start, WalConfig,
 };
 use seawall_tests::interpose::{EIO, ENOSPC, Watch, os_error, writes_frames};
 use seawall_tests::records::{read_all, record_bytes};
@@ -350,4 +350,76 @@ impl Interpose for Hold {
         }
         fault
     }
+}
+
+#[test]
+fn every_kind_of_call_may_fail_and_nothing_acknowledged_is_lost() {
+    let operations = [
+        Operation::Create,
+        Operation::Allocate,
+        Operation::Write,
+        Operation::Sync,
+        Operation::Truncate,
+        Operation::Rename,
+        Operation::Remove,
+        Operation::SyncDir,
+        Operation::Read,
+    ];
+    let mut failed = 0;
+    for operation in operations {
+        for code in [EIO, ENOSPC] {
+            for nth in 1..=12 {
+                failed += u32::from(one_call_fails(operation, code, nth));
+            }
+        }
+    }
+    println!("{failed} calls failed");
+    assert!(failed > 80, "{failed} calls failed");
+}
+
+/// Whether there was an `nth` call to fail.
+fn one_call_fails(operation: Operation, code: i32, nth: u32) -> bool {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config =
+        WalConfig { max_segment_size: 8 << 10, ..config(temp.path(), FsyncPolicy::Always, &watch) };
+    let (wal, _) = Wal::open(config).unwrap();
+    let is_meant = move |call: &Call| call.operation == operation;
+    let (told, hears) = channel();
+    let mut fail = fail_nth(nth, is_meant, move || Fault::Fails(os_error(code)));
+    watch.set(move |call| {
+        let fault = fail(call);
+        if fault.is_some() {
+            told.send(()).ok();
+        }
+        fault
+    });
+    let mut acknowledged = 0;
+    for number in 0..60 {
+        let value = record_bytes(number, 500);
+        let appended = wal.append(&Record::put(b"k", &value));
+        acknowledged += u64::from(appended.is_ok());
+        // Each may fail; what matters is what is there afterwards.
+        match number {
+            20 => drop(wal.delete_segments_before(Lsn::new(5))),
+            40 => {
+                let kept = wal.stats().last_lsn.get().saturating_sub(1);
+                if wal.truncate_after(Lsn::new(kept)).is_ok() && kept > 0 {
+                    acknowledged = acknowledged.min(kept);
+                } else {
+                    acknowledged = acknowledged.saturating_sub(1);
+                }
+            }
+            _ => {}
+        }
+    }
+    drop(wal.close());
+    drop(wal);
+    let what = format!("{operation} number {nth} failed with {code}");
+    let (wal, info) = Wal::open(WalConfig::in_dir(temp.path())).expect(&what);
+    assert!(!info.corruption_detected, "{what}: {info:?}");
+    let entries = read_all(&wal);
+    let last = entries.last().map_or(info.report.last_lsn.get(), |entry| entry.lsn.get());
+    assert!(last >= acknowledged, "{what}: {acknowledged} acknowledged, {last} recovered");
+    hears.try_recv().is_ok()
 }

@@ -136,3 +136,34 @@ fn the_demo_verifies_a_log_that_it_kills() {
         assert_eq!(report["figures"].as_array().unwrap().len(), 5);
     }
 }
+
+/// Errors of real system calls, from a tracer that injects them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_system_call_that_fails_is_never_success() {
+    if Command::new("strace").arg("-V").stdout(Stdio::null()).status().is_err() {
+        println!("skipped: strace is not installed");
+        return;
+    }
+    for (call, error) in [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")] {
+        for nth in 1..=6 {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = temp.path().join("log");
+            let inject = format!("inject={call}:error={error}:when={nth}+");
+            let output = Command::new("strace")
+                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"])
+                .arg(&inject)
+                .arg(env!("CARGO_BIN_EXE_seawall"))
+                .arg("append")
+                .arg(&dir)
+                .args(["--file", "/proc/self/status", "--batch", "7"])
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{inject}: {text}");
+            assert!(text.contains("failed") || text.contains("disk full"), "{inject}: {text}");
+            let after = seawall(&["verify", &dir.to_string_lossy()], b"");
+            assert_ne!(after.status.code(), Some(1), "{inject}: no damage");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Records of every size: they work, or a documented limit refuses them with a clear error.
+
+use seawall::blocking::Wal;
+use seawall::{Compression, Error, Level, Record, WalConfig};
+use seawall_tests::records::{read_all, record_bytes};
+
+fn open(config: WalConfig) -> Wal {
+    Wal::open(config).unwrap().0
+}
+
+#[test]
+fn a_record_of_64_mib_and_a_key_of_1_mib_work() {
+    let temp = tempfile::tempdir().unwrap();
+    let wal = open(WalConfig::in_dir(temp.path()));
+    let (key, value) = (record_bytes(1, 1 << 20), record_bytes(2, 64 << 20));
+    wal.append(&Record::put(&key, b"short")).unwrap();
+    wal.append(&Record::put(b"short", &value)).unwrap();
+    wal.append(&Record::put(b"", b"")).unwrap();
+    let entries = read_all(&wal);
+    assert!(entries[0].key == key && entries[1].value == value);
+    assert!(entries[2].key.is_empty() && entries[2].value.is_empty());
+    wal.close().unwrap();
+    let wal = open(WalConfig::in_dir(temp.path()));
+    assert!(read_all(&wal) == entries);
+}
+
+#[test]
+fn what_is_over_a_limit_is_refused_with_both_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig { max_segment_size: 64 << 10, ..WalConfig::in_dir(temp.path()) };
+    let wal = open(config);
+    let value = record_bytes(1, 70_000);
+    let error = wal.append(&Record::put(b"", &value)).unwrap_err();
+    let Error::TooLarge { bytes, limit_bytes } = error else { panic!("{error}") };
+    assert_eq!(bytes, 70_000);
+    assert!(limit_bytes < 64 << 10);
+    assert!(error.to_string().contains("70000") && error.to_string().contains("raise"));
+    let batch = vec![Record::put(b"k", &value[..1_000]); 100];
+    assert!(matches!(wal.append_batch(&batch), Err(Error::TooLarge { .. })));
+    assert!(matches!(wal.append_batch(&[]), Err(Error::EmptyBatch)));
+    // What a reader would have to unpack is bounded as well.
+    let zeros = vec![0; 70_000];
+    let packed = Record::put(b"", &zeros).with_compression(Compression::Lz4);
+    assert!(matches!(wal.append(&packed), Err(Error::TooLarge { .. })));
+    wal.append(&Record::put(b"", &value[..40_000])).unwrap();
+    assert_eq!(read_all(&wal).len(), 1);
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig { max_segment_size: 10, ..WalConfig::in_dir(temp.path()) };
+    let error = Wal::open(config).unwrap_err().to_string();
+    assert!(error.contains("segment_bytes_max is 10"), "{error}");
+}
+
+#[test]
+fn a_million_tiny_records_keep_their_numbers() {
+    let temp = tempfile::tempdir().unwrap();
+    let wal = open(WalConfig { max_segment_size: 8 << 20, ..WalConfig::in_dir(temp.path()) });
+    for number in 0..1_000_000_u32 {
+        wal.append_with(&Record::put(b"", &number.to_le_bytes()), Level::Buffered).unwrap();
+    }
+    wal.sync().unwrap();
+    let mut reader = wal.iter().unwrap();
+    for number in 0..1_000_000_u32 {
+        let (entry, _) = reader.next_record().unwrap().expect("it is there");
+        assert_eq!(entry.lsn.get(), u64::from(number) + 1);
+        assert_eq!(entry.value[..], number.to_le_bytes());
+    }
+    assert!(reader.next_record().unwrap().is_none());
+    let stats = wal.stats();
+    let per_record = (stats.segments.iter().map(|segment| segment.bytes).sum::<u64>()) / 1_000_000;
+    assert!(per_record <= 4 + 12, "{per_record} bytes for a record of 4");
+}
+
+/// ENOSPC from a real file system; needs root, to mount one.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_file_system_refuses_appends_and_takes_them_again_when_there_is_room() {
+    let temp = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=256k", "seawall-test"])
+        .arg(temp.path())
+        .status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        println!("skipped: a small tmpfs cannot be mounted here");
+        return;
+    }
+    let result = std::panic::catch_unwind(|| fill_and_free(temp.path()));
+    let unmounted = std::process::Command::new("umount").arg("-l").arg(temp.path()).status();
+    assert!(unmounted.is_ok_and(|status| status.success()));
+    result.unwrap();
+}
+
+#[cfg(target_os = "linux")]
+fn fill_and_free(dir: &std::path::Path) {
+    let config = || WalConfig { max_segment_size: 32 << 10, ..WalConfig::in_dir(dir.join("log")) };
+    let wal = open(config());
+    let append =
+        |number| wal.append_with(&Record::put(b"k", &record_bytes(number, 1_000)), Level::Disk);
+    let mut acknowledged = 0;
+    let full = loop {
+        match append(acknowledged + 1) {
+            Ok(_) => acknowledged += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::DiskFull(_)), "{full}");
+    assert!(acknowledged > 100, "{acknowledged}");
+    assert!(matches!(append(0), Err(Error::DiskFull(_))), "still full");
+    assert_eq!(read_all(&wal).len() as u64, acknowledged, "what was acknowledged can be read");
+    wal.truncate_after(seawall::Lsn::new(acknowledged - 1)).expect("truncation needs no room");
+    assert!(wal.delete_segments_before(wal.current_position()).unwrap() > 3);
+    // The first may still be told of the segment that could not be made.
+    let again = append(7).or_else(|_| append(7)).expect("there is room again");
+    assert_eq!(again.first.get(), acknowledged);
+    wal.close().unwrap();
+    let wal = open(config());
+    assert_eq!(read_all(&wal).last().unwrap().lsn.get(), acknowledged);
+}
