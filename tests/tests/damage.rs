@@ -76,23 +76,30 @@ fn is_told(report: &Report, lost: usize, closed: bool) -> bool {
 }
 
 #[test]
-fn every_flipped_bit_is_detected_or_harmless() {
+fn every_flipped_bit_of_a_closed_log_is_detected_or_harmless() {
+    flip_every_bit(true);
+}
+
+#[test]
+fn every_flipped_bit_of_a_killed_log_is_detected_or_harmless() {
+    flip_every_bit(false);
+}
+
+fn flip_every_bit(closed: bool) {
+    let (disk, all) = build(closed);
     let mut flips = 0;
-    for closed in [true, false] {
-        let (disk, all) = build(closed);
-        for name in files(&disk) {
-            let bytes = disk.content(name).unwrap().len();
-            for bit in 0..bytes * 8 {
-                // All bits of a header and of two segments; of the rest, each byte's in turn.
-                let at = bit / 8;
-                if at > 700 && bit % 8 != at % 8 {
-                    continue;
-                }
-                let mut damaged = disk.clone();
-                damaged.damage(name, |content| content[at] ^= 1 << (bit % 8));
-                check(&format!("{name} bit {bit}, closed {closed}"), &damaged, &all, closed);
-                flips += 1;
+    for name in files(&disk) {
+        let bytes = disk.content(name).unwrap().len();
+        for bit in 0..bytes * 8 {
+            // The manifest is two slots of 128 bytes in empty pages, which nothing reads.
+            let is_empty = name.file == FileId::Manifest && bit / 8 % 4_096 >= 128;
+            if is_empty && bit % 64 != 0 {
+                continue;
             }
+            let mut damaged = disk.clone();
+            damaged.damage(name, |content| content[bit / 8] ^= 1 << (bit % 8));
+            check(&format!("{name} bit {bit}, closed {closed}"), &damaged, &all, closed);
+            flips += 1;
         }
     }
     println!("{flips} bits flipped, each opened under 3 policies");

@@ -282,7 +282,7 @@ fn fault_d26_there_are_as_many_segments_as_are_due() {
 }
 
 #[test]
-fn compressed_values_are_not_unpacked_to_open_a_log() {
+fn fault_d15_values_are_not_unpacked_to_open_a_log() {
     let temp = tempfile::tempdir().unwrap();
     let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
     let value = vec![7; 1 << 20];
