@@ -48,7 +48,8 @@ struct File {
 #[derive(Clone, Debug)]
 enum NameChange {
     Set(FileName, usize),
-    Move(FileName, FileName),
+    /// A rename is of a file, whichever of its name's changes survive beside it.
+    Move(FileName, FileName, usize),
     Gone(FileName),
 }
 
@@ -239,7 +240,7 @@ impl Disk {
     fn rename(&mut self, from: FileName, to: FileName) -> Result<(), IoError> {
         let index = self.names.remove(&from).ok_or(NOT_FOUND)?;
         self.names.insert(to, index);
-        self.name_changes.push(NameChange::Move(from, to));
+        self.name_changes.push(NameChange::Move(from, to, index));
         Ok(())
     }
 
@@ -250,7 +251,7 @@ impl Disk {
         self.durable_names.extend(now.map(|(name, index)| (*name, *index)));
         self.name_changes.retain(|change| match change {
             NameChange::Set(name, _) | NameChange::Gone(name) => !is_there(name),
-            NameChange::Move(from, to) => !is_there(from) && !is_there(to),
+            NameChange::Move(from, to, _) => !is_there(from) && !is_there(to),
         });
     }
 
@@ -297,10 +298,9 @@ impl Disk {
             match change {
                 NameChange::Set(name, index) => drop(names.insert(name, index)),
                 NameChange::Gone(name) => drop(names.remove(&name)),
-                NameChange::Move(from, to) => {
-                    if let Some(index) = names.remove(&from) {
-                        names.insert(to, index);
-                    }
+                NameChange::Move(from, to, index) => {
+                    names.remove(&from);
+                    names.insert(to, index);
                 }
             }
         }
