@@ -1,16 +1,16 @@
 //! `seawall append`: records from lines or from lengths and bytes.
 
-use crate::output::{Failure, Output, progress};
+use crate::output::{Failure, Output, complain, extent, progress, refusal};
 use clap::{Args, ValueEnum};
 use seawall::blocking::Wal;
-use seawall::{Level, Lsn, Record, WalConfig};
+use seawall::{Level, Lsn, Record, RecoveryPolicy, WalConfig};
 use serde_json::json;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// Append records from standard input or a file.
+/// Append records from standard input or a file. A log that is damaged is left as it is.
 #[derive(Args)]
 #[command(after_help = "Examples:
   seawall append /tmp/log --file /etc/services
@@ -53,57 +53,96 @@ enum LevelName {
     Disk,
 }
 
+/// What has been appended.
+#[derive(Default)]
+struct Appended {
+    count: u64,
+    first: Option<Lsn>,
+    last: Option<Lsn>,
+}
+
 impl Append {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
-        let (wal, _) = Wal::open(WalConfig::in_dir(&self.dir))?;
+        // The input first: without it, no log is made.
+        let mut input = Input::open(self.file.as_deref(), self.format)?;
+        // What had been durable is cut by `seawall verify --repair` alone, never in passing.
+        let config = WalConfig { recovery: RecoveryPolicy::Strict, ..WalConfig::in_dir(&self.dir) };
+        let (wal, info) = Wal::open(config).map_err(refusal(&self.dir))?;
+        if info.bytes_truncated > 0 {
+            let torn = info.bytes_truncated;
+            complain(format_args!("cut a torn tail of {torn} bytes that nobody was promised"));
+        }
         let started = Instant::now();
-        let mut input: Box<dyn BufRead> = match &self.file {
-            Some(file) => {
-                let opened = File::open(file).map_err(Failure::io(file.display().to_string()));
-                Box::new(BufReader::with_capacity(1 << 20, opened?))
+        let mut appended = Appended::default();
+        let result = self.append_all(&wal, &mut input, &mut appended);
+        let settled = self.settle(&wal);
+        let seconds = started.elapsed().as_secs_f64();
+        let (first, last) = (appended.first.unwrap_or_default(), appended.last.unwrap_or_default());
+        let extent = extent(appended.count, first, last);
+        match (&result, &settled) {
+            (Err(Failure::Log(_)), _) => {
+                complain(
+                    "what was appended before this failure may be there in part: `seawall stat`",
+                );
             }
-            None => Box::new(io::stdin().lock()),
-        };
+            (Err(_), Ok(())) => complain(format_args!("before this failure: {extent} appended")),
+            _ => {}
+        }
+        result.and(settled)?;
+        #[expect(clippy::cast_precision_loss, reason = "a rate is read to three digits")]
+        let rate = appended.count as f64 / seconds.max(1e-9);
+        out.either(
+            format_args!("{extent}, in {seconds:.3} s, {rate:.0} a second"),
+            &json!({
+                "records": appended.count,
+                "first_lsn": first.get(),
+                "last_lsn": last.get(),
+                "seconds": seconds,
+                "records_per_second": rate,
+                "torn_bytes_cut": info.bytes_truncated,
+            }),
+        )?;
+        Ok(0)
+    }
+
+    fn append_all(
+        &self,
+        wal: &Wal,
+        input: &mut Input,
+        appended: &mut Appended,
+    ) -> Result<(), Failure> {
         let bar = progress(None, "appending");
-        let (mut first, mut last, mut count) = (None, None, 0_u64);
+        let limit = wal.config().max_record_size;
         let mut batch = Vec::new();
         loop {
-            let record = next_record(&mut *input, self.format)?;
+            let record = input.next_record(limit)?;
             let is_end = record.is_none();
             batch.extend(record);
             if batch.len() as u64 == self.batch || (is_end && !batch.is_empty()) {
                 let records: Vec<_> = batch.iter().map(|bytes| self.record(bytes)).collect();
                 // Buffered until the end, and then as sure as was asked for.
-                let appended = wal.append_batch_with(&records, Level::Buffered)?;
-                first = first.or(Some(appended.first));
-                last = Some(appended.last);
-                count += records.len() as u64;
-                bar.set_position(count);
+                let done = wal.append_batch_with(&records, Level::Buffered)?;
+                appended.first = appended.first.or(Some(done.first));
+                appended.last = Some(done.last);
+                appended.count += records.len() as u64;
+                bar.set_position(appended.count);
                 batch.clear();
             }
             if is_end {
-                break;
+                bar.finish_and_clear();
+                return Ok(());
             }
         }
+    }
+
+    /// Makes what was appended as sure as was asked for, and closes the log.
+    fn settle(&self, wal: &Wal) -> Result<(), Failure> {
         match self.level {
             LevelName::Buffered => {}
             LevelName::Os => wal.flush()?,
             LevelName::Disk => wal.sync()?,
         }
-        let seconds = started.elapsed().as_secs_f64();
-        bar.finish_and_clear();
-        wal.close()?;
-        let (first, last) = (first.map_or(0, Lsn::get), last.map_or(0, Lsn::get));
-        let text = if count == 0 {
-            "no records".to_owned()
-        } else {
-            format!("{count} records, LSN {first} to {last}, in {seconds:.3} s")
-        };
-        out.either(
-            text,
-            &json!({"records": count, "first_lsn": first, "last_lsn": last, "seconds": seconds}),
-        )?;
-        Ok(0)
+        Ok(wal.close()?)
     }
 
     fn record<'a>(&'a self, bytes: &'a [u8]) -> Record<'a> {
@@ -117,26 +156,70 @@ impl Append {
     }
 }
 
-fn next_record(input: &mut dyn BufRead, format: Format) -> Result<Option<Vec<u8>>, Failure> {
-    let mut bytes = Vec::new();
-    let failed = || Failure::io("read the records");
-    if format == Format::Lines {
-        let read = input.read_until(b'\n', &mut bytes).map_err(failed())?;
-        if bytes.last() == Some(&b'\n') {
-            bytes.pop();
+/// Where records come from, and how far it has been read.
+struct Input {
+    reader: Box<dyn BufRead>,
+    format: Format,
+    name: String,
+    offset: u64,
+}
+
+impl Input {
+    fn open(file: Option<&Path>, format: Format) -> Result<Self, Failure> {
+        let name = file.map_or("standard input".to_owned(), |file| file.display().to_string());
+        let reader: Box<dyn BufRead> = match file {
+            Some(file) => {
+                let opened = File::open(file).map_err(Failure::io(&name))?;
+                Box::new(BufReader::with_capacity(1 << 20, opened))
+            }
+            None => Box::new(io::stdin().lock()),
+        };
+        Ok(Self { reader, format, name, offset: 0 })
+    }
+
+    /// Up to so many bytes, and whether there were as many.
+    fn read(&mut self, count: u64, into: &mut Vec<u8>) -> Result<bool, Failure> {
+        let read = match self.format {
+            Format::Lines => (&mut self.reader).take(count).read_until(b'\n', into),
+            Format::LengthPrefixed => (&mut self.reader).take(count).read_to_end(into),
+        };
+        let failed = Failure::io(format!("read {} at offset {}", self.name, self.offset));
+        let read = read.map_err(failed)? as u64;
+        self.offset += read;
+        Ok(read == count)
+    }
+
+    /// The next record; `None` at the end. No more than `limit` bytes are held for it.
+    fn next_record(&mut self, limit: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let (start, mut bytes) = (self.offset, Vec::new());
+        let wrong = |name: &str, what: String| {
+            Err(Failure::Other(format!("{name}, the record at offset {start}: {what}")))
+        };
+        if self.format == Format::Lines {
+            if self.read(limit.saturating_add(2), &mut bytes)? {
+                return wrong(&self.name, format!("a line over the limit of {limit} bytes"));
+            }
+            if bytes.last() == Some(&b'\n') {
+                bytes.pop();
+            }
+            return Ok((self.offset > start).then_some(bytes));
         }
-        return Ok((read > 0).then_some(bytes));
+        self.read(4, &mut bytes)?;
+        let Ok(length) = <[u8; 4]>::try_from(&bytes[..]) else {
+            let is_end = bytes.is_empty();
+            let what = format!("{} bytes of the 4 of its length", bytes.len());
+            return if is_end { Ok(None) } else { wrong(&self.name, what) };
+        };
+        let length = u64::from(u32::from_le_bytes(length));
+        if length > limit {
+            let what = format!("{length} bytes, over the limit of {limit}");
+            return wrong(&self.name, what);
+        }
+        bytes.clear();
+        if !self.read(length, &mut bytes)? {
+            let what = format!("only {} bytes of the {length} that it announces", bytes.len());
+            return wrong(&self.name, what);
+        }
+        Ok(Some(bytes))
     }
-    if input.fill_buf().map_err(failed())?.is_empty() {
-        return Ok(None);
-    }
-    let mut length = [0; 4];
-    input.read_exact(&mut length).map_err(failed())?;
-    let length = u64::from(u32::from_le_bytes(length));
-    let read = input.take(length).read_to_end(&mut bytes).map_err(failed())?;
-    if (read as u64) < length {
-        let text = format!("the last record has {read} bytes of the {length} that it announces");
-        return Err(Failure::Other(text));
-    }
-    Ok(Some(bytes))
 }

@@ -1,7 +1,7 @@
 //! `seawall cat` and `seawall tail`: records, printed.
 
 use crate::append::Format;
-use crate::output::{Failure, Output, kind_name, printable, record_json};
+use crate::output::{Failure, Output, complain_of_damage, kind_name, printable, record_json};
 use clap::Args;
 use seawall::blocking::{Reader, Wal};
 use seawall::{Entry, Lsn, Position, Start, WalConfig};
@@ -14,12 +14,14 @@ use std::time::Duration;
   seawall cat /tmp/log --from 10 --limit 5
   seawall cat /tmp/log --values-only
   seawall --json cat /tmp/log
-In JSON a key or value that is not UTF-8 stands in hexadecimal as key_hex or value_hex.")]
+In JSON a key or value that is not UTF-8 stands in hexadecimal as key_hex or value_hex.
+Exit status: 0 all was printed, 1 the log is damaged and what is before the damage was printed, 2 it
+cannot be read.")]
 pub(crate) struct Cat {
     /// The log's folder.
     dir: PathBuf,
     /// Begin with this LSN instead of the first.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     from: Option<u64>,
     /// Print so many records at most.
     #[arg(long)]
@@ -28,13 +30,18 @@ pub(crate) struct Cat {
     #[arg(long)]
     values_only: bool,
     /// With --values-only: how values are told apart.
-    #[arg(long, value_enum, default_value_t = Format::Lines)]
+    #[arg(long, value_enum, default_value_t = Format::Lines, requires = "values_only")]
     format: Format,
 }
 
 impl Cat {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
-        let (log, _) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
+        if self.values_only && out.is_json {
+            let text =
+                "--values-only prints values as they are, not as JSON: leave one of the two out";
+            return Err(Failure::Other(text.to_owned()));
+        }
+        let (log, info) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
         let start = self.from.map_or(Start::First, |lsn| Start::Lsn(Lsn::new(lsn)));
         let mut reader = log.read_from(start)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
@@ -48,7 +55,8 @@ impl Cat {
                 print_record(out, &entry, position)?;
             }
         }
-        Ok(0)
+        out.finish()?;
+        Ok(complain_of_damage(&self.dir, &info))
     }
 }
 
@@ -92,14 +100,15 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Tail {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
-        let (log, _) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
+        let (log, info) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
         let stats = log.stats();
         let first = stats.last_lsn.get().saturating_sub(self.count) + 1;
         let first = Lsn::new(first.max(stats.first_lsn.get()));
         let mut reader = log.read_from(first)?;
         print_all(out, &mut reader)?;
+        let status = complain_of_damage(&self.dir, &info);
         if !self.follow {
-            return Ok(0);
+            return Ok(status);
         }
         loop {
             std::thread::sleep(LOOK_AGAIN);

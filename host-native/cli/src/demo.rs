@@ -11,7 +11,7 @@ pub(crate) mod child;
 mod content;
 mod figures;
 
-use crate::output::{Failure, Output, progress};
+use crate::output::{Failure, Output, complain, counted, progress};
 use child::{Ack, ChildProcess};
 use clap::Args;
 use content::Content;
@@ -33,7 +33,7 @@ pub(crate) struct Demo {
     #[arg(long)]
     dir: Option<PathBuf>,
     /// Append so many records for each figure, at most.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..))]
     records: u64,
     /// Kill so many times.
     #[arg(long, default_value_t = 5)]
@@ -72,9 +72,10 @@ impl Demo {
             }
         };
         let result = self.run_in(&base, out);
-        if let (Some(kept), true) = (temporary, result.is_err()) {
+        let is_wrong = result.as_ref().is_err_and(|failure| !failure.is_closed_pipe());
+        if let (Some(kept), true) = (temporary, is_wrong) {
             let path = kept.keep();
-            eprintln!("seawall: the log is kept in {}", path.display());
+            complain(format_args!("the log is kept in {}", path.display()));
         }
         result
     }
@@ -107,7 +108,7 @@ impl Demo {
             && !checked.corruption_detected
             && checked.valid_records == info.valid_records;
         if !is_whole {
-            return Err(Failure::Other(format!("the closed log is not whole: {checked:?}")));
+            return Err(Failure::Damaged(format!("the closed log is not whole: {checked:?}")));
         }
         let figures = figures::measure(base, self.records, self.threads, out)?;
         let text = format!(
@@ -143,23 +144,25 @@ impl Demo {
         for Ack { lsn, thread, counter } in &acks {
             let (key, value) = content.record(round, *thread, *counter);
             if known.insert(*lsn, (key, value)).is_some() {
-                return Err(Failure::Other(format!("LSN {lsn} was acknowledged twice")));
+                return Err(Failure::Damaged(format!("LSN {lsn} was acknowledged twice")));
             }
         }
         let (wal, info) = Wal::open(config(dir))?;
-        check(&wal, &info, content, known)?;
+        let threads = self.threads;
+        Expected { content, round, threads, known }.check(&wal, &info)?;
         wal.close()?;
         let report = &info.report;
         out.note(format_args!(
-            "round {}: killed after {} acknowledgements; recovered {} records in {} segments, {} \
-             torn bytes cut; all acknowledged are there",
+            "round {}: killed after {} acknowledgements; recovered {} records in {}, {} torn bytes \
+             cut; all acknowledged are there",
             round + 1,
             acks.len(),
             info.valid_records,
-            report.segments,
+            counted(report.segments, "segment"),
             info.bytes_truncated
         ))?;
         Ok(json!({
+            "killed_after": moment,
             "acknowledged": acks.len(),
             "recovered": info.valid_records,
             "segments": report.segments,
@@ -168,40 +171,58 @@ impl Demo {
     }
 }
 
-/// Compares what a recovered log holds with what was acknowledged and what can have been appended.
-/// What it holds is known from then on: a later round must find it again.
-fn check(
-    wal: &Wal,
-    info: &RecoveryInfo,
-    content: &Content,
-    known: &mut BTreeMap<u64, (String, Vec<u8>)>,
-) -> Result<(), Failure> {
-    let wrong = |text: String| Failure::Other(format!("not verified: {text}"));
-    if info.corruption_detected {
-        return Err(wrong(format!("a kill is no damage: {:?}", info.report)));
+/// What a log that was killed may hold, and must.
+struct Expected<'a> {
+    content: &'a Content,
+    /// The last round that appended.
+    round: u64,
+    threads: u64,
+    known: &'a mut BTreeMap<u64, (String, Vec<u8>)>,
+}
+
+impl Expected<'_> {
+    /// Compares what a recovered log holds with what was acknowledged and what can have been
+    /// appended. What it holds is known from then on: a later round must find it again.
+    fn check(self, wal: &Wal, info: &RecoveryInfo) -> Result<(), Failure> {
+        let wrong = |text: String| Failure::Damaged(format!("not verified: {text}"));
+        if info.corruption_detected {
+            return Err(wrong(format!("a kill is no damage: {:?}", info.report)));
+        }
+        let mut reader = wal.iter()?;
+        let mut found = BTreeMap::new();
+        let mut counters = BTreeMap::new();
+        while let Some((entry, _)) = reader.next_record()? {
+            let lsn = entry.lsn.get();
+            if lsn != found.len() as u64 + 1 {
+                return Err(wrong(format!("LSN {lsn} follows {}", found.len())));
+            }
+            let key = String::from_utf8_lossy(&entry.key).into_owned();
+            if !self.can_hold(&key, &entry.value, &mut counters) {
+                return Err(wrong(format!("LSN {lsn} is not what was appended next: {key}")));
+            }
+            found.insert(lsn, (key, entry.value.to_vec()));
+        }
+        if found.len() as u64 != info.valid_records {
+            let (read, told) = (found.len(), info.valid_records);
+            return Err(wrong(format!("{read} records were read, and recovery told of {told}")));
+        }
+        for (lsn, record) in &*self.known {
+            if found.get(lsn) != Some(record) {
+                return Err(wrong(format!("LSN {lsn} was acknowledged and is not as it was")));
+            }
+        }
+        *self.known = found;
+        Ok(())
     }
-    let mut reader = wal.iter()?;
-    let mut found = BTreeMap::new();
-    let mut keys = std::collections::BTreeSet::new();
-    while let Some((entry, _)) = reader.next_record()? {
-        let lsn = entry.lsn.get();
-        if lsn != found.len() as u64 + 1 {
-            return Err(wrong(format!("LSN {lsn} follows {}", found.len())));
-        }
-        let key = String::from_utf8_lossy(&entry.key).into_owned();
-        if content.value_of(&key).as_deref() != Some(&entry.value[..]) {
-            return Err(wrong(format!("LSN {lsn} holds what nobody appended: {key}")));
-        }
-        if !keys.insert(key.clone()) {
-            return Err(wrong(format!("{key} is there twice")));
-        }
-        found.insert(lsn, (key, entry.value.to_vec()));
+
+    /// Whether a record is the next that its thread appended in its round, byte for byte. So none
+    /// is there twice, none is left out, and none was never appended.
+    fn can_hold(&self, key: &str, value: &[u8], counters: &mut BTreeMap<(u64, u64), u64>) -> bool {
+        let Some((round, thread, counter)) = Content::parse(key) else { return false };
+        let next = counters.entry((round, thread)).or_default();
+        let is_next = round <= self.round && thread < self.threads && counter == *next;
+        *next += 1;
+        let (made, content) = self.content.record(round, thread, counter);
+        is_next && made == key && content == value
     }
-    for (lsn, record) in &*known {
-        if found.get(lsn) != Some(record) {
-            return Err(wrong(format!("LSN {lsn} was acknowledged and is not as it was")));
-        }
-    }
-    *known = found;
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! `seawall dump`: every frame with its offset.
 
-use crate::output::{Failure, Output, record_json};
+use crate::output::{Failure, Output, complain, record_json};
 use clap::Args;
 use seawall::{Lsn, WalConfig, inspect};
 use serde_json::json;
@@ -10,7 +10,8 @@ use std::path::PathBuf;
 #[derive(Args)]
 #[command(after_help = "Examples:
   seawall dump /tmp/log
-  seawall --json dump /tmp/log --records")]
+  seawall --json dump /tmp/log --records
+Exit status: 0 all could be looked at, 2 some of it not: what, is told on standard error.")]
 pub(crate) struct Dump {
     /// The log's folder.
     dir: PathBuf,
@@ -28,8 +29,18 @@ impl Dump {
         if !out.is_json {
             out.line("segment      offset      bytes kind          LSN    records    durable")?;
         }
+        let mut status = 0;
         for frame in frames.by_ref() {
-            let frame = frame?;
+            let frame = match frame {
+                Ok(frame) => frame,
+                // The rest can still be looked at.
+                Err(error) => {
+                    out.finish()?;
+                    complain(error);
+                    status = 2;
+                    continue;
+                }
+            };
             let segment = frame.segment.get();
             if self.segment.is_some_and(|only| only != segment) {
                 continue;
@@ -65,6 +76,11 @@ impl Dump {
                 }
             }
         }
+        self.print_gaps(&frames, out)?;
+        Ok(status)
+    }
+
+    fn print_gaps(&self, frames: &inspect::Frames, out: &mut Output) -> Result<(), Failure> {
         let gaps = frames
             .gaps()
             .iter()
@@ -85,6 +101,6 @@ impl Dump {
                 }),
             )?;
         }
-        Ok(0)
+        Ok(())
     }
 }

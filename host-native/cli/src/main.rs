@@ -1,7 +1,7 @@
 //! The command `seawall`: see, check, repair and move write-ahead logs, and watch one survive.
 //!
-//! Exit status: 0 all is well, 1 a log is damaged or a demo failed, 2 what was asked could not be
-//! done.
+//! Exit status: 0 all is well, 1 a log is damaged, or a demo found it not as it should be, 2 what
+//! was asked could not be done.
 
 #![forbid(unsafe_code)]
 
@@ -14,7 +14,7 @@ mod stat;
 mod verify;
 
 use clap::{Parser, Subcommand};
-use output::Output;
+use output::{Output, complain};
 use std::process::ExitCode;
 
 /// See, check, repair and move write-ahead logs.
@@ -33,7 +33,8 @@ const EXAMPLES: &str = "Examples:
   seawall append /tmp/log --file /etc/services
   seawall cat /tmp/log --from 10 --limit 5
   seawall tail -f /tmp/log
-  seawall verify /tmp/log";
+  seawall verify /tmp/log
+Exit status: 0 all is well, 1 a log is damaged, 2 what was asked could not be done.";
 
 #[derive(Subcommand)]
 enum Command {
@@ -74,8 +75,8 @@ fn main() -> ExitCode {
         // Whoever read our output has seen enough.
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("seawall: {failure}");
-            ExitCode::from(2)
+            complain(&failure);
+            ExitCode::from(failure.status())
         }
     }
 }

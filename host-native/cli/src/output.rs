@@ -1,16 +1,19 @@
 //! Printing, for people and for programs, and what can go wrong with it.
 
 use indicatif::{ProgressBar, ProgressStyle};
-use seawall::{Entry, Position, RecordKind};
+use seawall::{Damage, Entry, FileId, Lsn, Position, RecordKind, RecoveryError, RecoveryInfo};
 use serde_json::{Value, json};
 use std::fmt;
 use std::io::{self, BufWriter, IsTerminal, Stdout, Write};
+use std::path::Path;
 
 /// Why a command could not be carried out.
 #[derive(Debug)]
 pub(crate) enum Failure {
     Log(seawall::Error),
     Io(String, io::Error),
+    /// What was durable is not as it was written.
+    Damaged(String),
     Other(String),
 }
 
@@ -18,6 +21,14 @@ impl Failure {
     /// Whether nobody reads our output any more.
     pub(crate) fn is_closed_pipe(&self) -> bool {
         matches!(self, Self::Io(_, error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The status that the command ends with.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Damaged(_) | Self::Log(seawall::Error::Damaged { .. }) => 1,
+            Self::Log(_) | Self::Io(..) | Self::Other(_) => 2,
+        }
     }
 
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
@@ -37,7 +48,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Log(error) => error.fmt(f),
             Self::Io(what, error) => write!(f, "{what}: {error}"),
-            Self::Other(text) => f.write_str(text),
+            Self::Damaged(text) | Self::Other(text) => f.write_str(text),
         }
     }
 }
@@ -80,6 +91,63 @@ impl Output {
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
         self.to.flush().map_err(Failure::io("write to standard output"))
     }
+}
+
+/// A line on standard error. Whether anybody reads it changes nothing.
+pub(crate) fn complain(text: impl fmt::Display) {
+    let _ = writeln!(io::stderr(), "seawall: {text}");
+}
+
+/// What is damaged, on standard error with the remedy; the status that a command ends with which
+/// could do its work on what is good.
+pub(crate) fn complain_of_damage(dir: &Path, info: &RecoveryInfo) -> u8 {
+    if info.corruption_detected {
+        complain(damage_remedy(dir, info.report.damage.as_ref()));
+    }
+    u8::from(info.corruption_detected)
+}
+
+/// An opening that was refused because of damage, told in words of this command.
+pub(crate) fn refusal(dir: &Path) -> impl FnOnce(seawall::Error) -> Failure {
+    move |error| match error {
+        seawall::Error::Recovery { error: RecoveryError::Damaged(report), .. } => {
+            let text = damage_remedy(dir, report.damage.as_ref());
+            Failure::Damaged(format!("nothing was changed: {text}"))
+        }
+        error => Failure::Log(error),
+    }
+}
+
+fn damage_remedy(dir: &Path, damage: Option<&Damage>) -> String {
+    let what = damage.map_or("the log is damaged".to_owned(), damage_text);
+    let dir = dir.display();
+    format!("{what}: see `seawall verify {dir}`, then restore the file or give --repair")
+}
+
+/// Where a log is damaged, what is lost, and what says that it was there.
+pub(crate) fn damage_text(damage: &Damage) -> String {
+    let Damage { position, first_lost, last_lost, durable, proof } = damage;
+    let place = format!("{} is damaged at offset", FileId::Segment(position.segment));
+    let place = format!("{place} {}", position.offset);
+    if last_lost < first_lost {
+        return format!("{place}, and what it held is not known; proof: {proof}");
+    }
+    format!(
+        "{place}: LSN {first_lost} to {last_lost} lost; {proof} says that LSN {durable} was durable"
+    )
+}
+
+/// So many of something.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
+}
+
+/// How many records there are, and from where to where.
+pub(crate) fn extent(records: u64, first: Lsn, last: Lsn) -> String {
+    if records == 0 {
+        return "no records".to_owned();
+    }
+    format!("{}, LSN {first} to {last}", counted(records, "record"))
 }
 
 /// Bytes as people read them: what is not printable ASCII as `\xNN`.

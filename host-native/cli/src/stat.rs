@@ -1,6 +1,6 @@
 //! `seawall stat`: a log's segments and how far it reaches.
 
-use crate::output::{Failure, Output};
+use crate::output::{Failure, Output, complain_of_damage, extent};
 use clap::Args;
 use seawall::WalConfig;
 use seawall::blocking::Wal;
@@ -39,19 +39,25 @@ impl Stat {
                 "records": info.valid_records,
                 "first_lsn": stats.first_lsn.get(),
                 "last_lsn": stats.last_lsn.get(),
+                "durable_lsn": stats.durable_lsn.get(),
+                "damaged": info.corruption_detected,
                 "end": {"segment": stats.end.segment.get(), "offset": stats.end.offset},
                 "clean": info.report.was_clean,
                 "segments": segments,
             }))?;
-            return Ok(0);
+            out.finish()?;
+            return Ok(complain_of_damage(&self.dir, &info));
         }
         out.line(format_args!("log      {}", stats.log))?;
-        out.line(format_args!(
-            "records  {}, LSN {} to {}",
-            info.valid_records, stats.first_lsn, stats.last_lsn
-        ))?;
+        let extent = extent(info.valid_records, stats.first_lsn, stats.last_lsn);
+        out.line(format_args!("holds    {extent}"))?;
+        out.line(format_args!("durable  LSN {}", stats.durable_lsn))?;
         out.line(format_args!("end      {}", stats.end))?;
-        let ending = if info.report.was_clean { "clean" } else { "not closed" };
+        let ending = match (info.corruption_detected, info.report.was_clean) {
+            (true, _) => "damaged",
+            (false, true) => "clean",
+            (false, false) => "not closed",
+        };
         out.line(format_args!("ending   {ending}"))?;
         out.line("segment       bytes    first LSN     last LSN")?;
         for segment in &stats.segments {
@@ -61,6 +67,7 @@ impl Stat {
                 segment.segment, segment.bytes, segment.first_lsn, segment.last_lsn
             ))?;
         }
-        Ok(0)
+        out.finish()?;
+        Ok(complain_of_damage(&self.dir, &info))
     }
 }

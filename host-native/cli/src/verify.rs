@@ -1,6 +1,6 @@
 //! `seawall verify`: all of a log read, and what is not as it was written.
 
-use crate::output::{Failure, Output};
+use crate::output::{Failure, Output, counted, damage_text, extent};
 use clap::Args;
 use seawall::blocking::Wal;
 use seawall::{RecoveryInfo, RecoveryPolicy, RecoveryScan, WalConfig, inspect};
@@ -63,10 +63,10 @@ fn asks(out: &mut Output) -> Result<bool, Failure> {
         return Err(Failure::Other(text.to_owned()));
     }
     let failed = || Failure::io("ask");
-    eprint!(
-        "Cut what is listed above off the log? What was durable is kept in quarantine/. [y/N] "
-    );
-    io::stderr().flush().map_err(failed())?;
+    let question =
+        "Cut what is listed above off the log? What was durable is kept in quarantine/. [y/N] ";
+    let asked = write!(io::stderr(), "{question}").and_then(|()| io::stderr().flush());
+    asked.map_err(failed())?;
     let mut answer = String::new();
     io::stdin().read_line(&mut answer).map_err(failed())?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
@@ -78,13 +78,11 @@ fn print(out: &mut Output, info: &RecoveryInfo) -> Result<(), Failure> {
         return out.json(&as_json(info));
     }
     for range in &report.ranges {
-        out.line(format_args!("{:9} {} {}..{}", range.kind, range.file, range.start, range.end))?;
+        let kind = range.kind.to_string();
+        out.line(format_args!("{kind:9} {} {}..{}", range.file, range.start, range.end))?;
     }
     if let Some(damage) = &report.damage {
-        out.line(format_args!(
-            "damaged at {}: LSN {} to {} lost; {} says that LSN {} was durable",
-            damage.position, damage.first_lost, damage.last_lost, damage.proof, damage.durable
-        ))?;
+        out.line(damage_text(damage))?;
     }
     for stray in &report.strays {
         out.line(format_args!("stray     {stray}"))?;
@@ -92,11 +90,15 @@ fn print(out: &mut Output, info: &RecoveryInfo) -> Result<(), Failure> {
     let verdict = match (info.corruption_detected, info.bytes_truncated) {
         (true, _) => "damaged".to_owned(),
         (false, 0) => "whole".to_owned(),
-        (false, bytes) => format!("whole, with a torn tail of {bytes} bytes"),
+        (false, bytes) => {
+            format!("whole, with a torn tail of {bytes} bytes that nobody was promised")
+        }
     };
     out.line(format_args!(
-        "{verdict}: {} records, LSN {} to {}, {} segments, {} bytes read",
-        info.valid_records, report.first_lsn, report.last_lsn, report.segments, report.bytes_read
+        "{verdict}: {}, {}, {} bytes read",
+        extent(info.valid_records, report.first_lsn, report.last_lsn),
+        counted(report.segments, "segment"),
+        report.bytes_read
     ))
 }
 

@@ -1,7 +1,7 @@
 //! The command, run as a user runs it.
 
 use serde_json::Value;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -135,6 +135,128 @@ fn the_demo_verifies_a_log_that_it_kills() {
         assert!(report["records"].as_u64().unwrap() >= known);
         assert_eq!(report["figures"].as_array().unwrap().len(), 5);
     }
+}
+
+#[test]
+fn damage_is_told_by_every_command_and_cut_by_none() {
+    let (_temp, dir) = log_with(b"one\ntwo\nthree\n");
+    flip_a_bit(&dir);
+    let damaged = std::fs::read(Path::new(&dir).join("00000000000000000001.wal")).unwrap();
+    for arguments in
+        [vec!["cat"], vec!["tail"], vec!["stat"], vec!["--json", "stat"], vec!["append"]]
+    {
+        let output = seawall(&[&arguments[..], &[&dir]].concat(), b"");
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {text}");
+        assert!(text.contains("LSN 1 to 3 lost") && text.contains("--repair"), "{text}");
+        assert_eq!(text.lines().count(), 1, "{text}");
+    }
+    assert_eq!(seawall(&["append", &dir], b"more\n").status.code(), Some(1));
+    let after = std::fs::read(Path::new(&dir).join("00000000000000000001.wal")).unwrap();
+    assert_eq!(after, damaged, "what is damaged is left as it is");
+}
+
+#[test]
+fn a_torn_tail_is_no_damage_and_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log").to_string_lossy().into_owned();
+    // A log whose writer is killed has no clean end.
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["append", &dir])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().write_all(b"one\ntwo\n").unwrap();
+    let has_both = || {
+        let cat = seawall(&["cat", &dir, "--values-only"], b"").stdout;
+        cat == b"one\ntwo\n"
+    };
+    while !has_both() {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let stat = &json_lines(&prints(&["--json", "stat", &dir], b""))[0];
+    assert_eq!((&stat["clean"], &stat["damaged"]), (&false.into(), &false.into()));
+    let path = Path::new(&dir).join("00000000000000000001.wal");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = usize::try_from(stat["end"]["offset"].as_u64().unwrap()).unwrap();
+    bytes.truncate(end);
+    bytes.extend(b"half of a frame");
+    std::fs::write(&path, bytes).unwrap();
+    let verdict = String::from_utf8(prints(&["verify", &dir], b"")).unwrap();
+    assert!(verdict.contains("with a torn tail of 15 bytes"), "{verdict}");
+    let appended = seawall(&["append", &dir], b"three\n");
+    assert_eq!(appended.status.code(), Some(0));
+    assert!(String::from_utf8(appended.stderr).unwrap().contains("cut a torn tail of 15 bytes"));
+    assert_eq!(prints(&["cat", &dir, "--values-only"], b""), b"one\ntwo\nthree\n");
+}
+
+#[test]
+fn dump_goes_on_after_a_file_that_it_cannot_read() {
+    let temp = tempfile::tempdir().unwrap();
+    let base = temp.path().to_string_lossy().into_owned();
+    let report =
+        prints(&["--json", "demo", "--rounds", "1", "--records", "1", "--dir", &base], b"");
+    assert!(json_lines(&report)[0]["segments"].as_u64().unwrap() > 1);
+    let dir = temp.path().join("log");
+    std::fs::write(dir.join("00000000000000000001.wal"), b"nonsense").unwrap();
+    let output = seawall(&["--json", "dump", &dir.to_string_lossy()], b"");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("00000000000000000001.wal"));
+    assert_eq!(json_lines(&output.stdout)[0]["segment"], 2);
+}
+
+#[test]
+fn input_that_is_wrong_is_told_with_its_place() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("log").to_string_lossy().into_owned();
+    let missing = seawall(&["append", &dir, "--file", "/nowhere/at/all"], b"");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(!Path::new(&dir).exists(), "no log is made for no input");
+    let cases: [(&[u8], &str); 3] = [
+        (b"\x01\0\0\0a\x05\0\0\0ab", "offset 5: only 2 bytes of the 5"),
+        (b"\x01\0\0\0a\x05\0", "offset 5: 2 bytes of the 4"),
+        (b"\x01\0\0\0a\xff\xff\xff\xff", "offset 5: 4294967295 bytes, over the limit"),
+    ];
+    for (number, (input, told)) in (1..).zip(cases) {
+        let output = seawall(&["append", &dir, "--format", "length-prefixed"], input);
+        let text = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{text}");
+        assert!(text.contains(told) && text.contains("1 record, LSN"), "{text}");
+        assert_eq!(json_lines(&prints(&["--json", "cat", &dir], b"")).len(), number);
+    }
+    assert_eq!(json_lines(&prints(&["--json", "stat", &dir], b""))[0]["clean"], true);
+}
+
+#[cfg(unix)]
+#[test]
+fn errors_that_nobody_reads_are_no_panic() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["cat", "/nowhere/at/all"])
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+}
+
+#[test]
+fn tail_follows_another_process() {
+    let (_temp, dir) = log_with(b"one\ntwo\n");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["--json", "tail", "-f", "-n", "1", &dir])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
+    assert_eq!(next()["value"], "two");
+    for value in ["three", "four"] {
+        prints(&["append", &dir], value.as_bytes());
+        assert_eq!(next()["value"], value);
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 /// Errors of real system calls, from a tracer that injects them.

@@ -7,11 +7,12 @@ use crate::output::Failure;
 use clap::Args;
 use seawall::blocking::Wal;
 use seawall::{Level, Record};
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child as Process, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
+use std::sync::{Mutex, mpsc};
 use std::thread;
+use std::time::Duration;
 
 /// Append for ever and report each acknowledgement.
 #[derive(Args)]
@@ -82,6 +83,9 @@ impl Child {
     }
 }
 
+/// A child that acknowledges slowly is killed after this long, so that a demo ends on any disk.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// The child, as its parent sees it.
 pub(crate) struct ChildProcess {
     process: Process,
@@ -109,14 +113,33 @@ impl ChildProcess {
         }
     }
 
-    /// Reads so many acknowledgements, kills the child (SIGKILL), and reads what it had still sent.
-    pub(crate) fn kill_after(mut self, acks: u64) -> Result<Vec<Ack>, Failure> {
-        let mut bytes = vec![0; usize::try_from(acks).unwrap_or(0) * ACK_BYTES];
-        let read = self.pipe.read_exact(&mut bytes);
-        read.map_err(Failure::io("the child ended before it was killed"))?;
-        self.process.kill().map_err(Failure::io("kill the child"))?;
-        self.pipe.read_to_end(&mut bytes).map_err(Failure::io("read from the child"))?;
-        self.process.wait().map_err(Failure::io("wait for the child"))?;
+    /// Waits for so many acknowledgements, or until patience ends, kills the child (SIGKILL), and
+    /// reads what it had still sent.
+    pub(crate) fn kill_after(self, acks: u64) -> Result<Vec<Ack>, Failure> {
+        let Self { mut process, mut pipe } = self;
+        let (seen, enough) = mpsc::channel();
+        let reader = thread::spawn(move || -> io::Result<Vec<u8>> {
+            let mut bytes = Vec::new();
+            (&mut pipe).take(acks * ACK_BYTES as u64).read_to_end(&mut bytes)?;
+            // Nobody waits any more once patience has ended.
+            let _ = seen.send(());
+            pipe.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        let is_late = enough.recv_timeout(PATIENCE).is_err();
+        let ended = process.try_wait().map_err(Failure::io("look at the child"))?;
+        process.kill().map_err(Failure::io("kill the child"))?;
+        process.wait().map_err(Failure::io("wait for the child"))?;
+        let read = reader.join().map_err(|_| Failure::Other("a thread died".into()))?;
+        let bytes = read.map_err(Failure::io("read from the child"))?;
+        if let Some(status) = ended {
+            let text = format!("the child ended before it was killed: {status}");
+            return Err(Failure::Other(text));
+        }
+        if is_late && bytes.len() < ACK_BYTES {
+            let text = format!("the child acknowledged nothing within {PATIENCE:?}");
+            return Err(Failure::Other(text));
+        }
         Ok(bytes.chunks_exact(ACK_BYTES).map(Ack::decode).collect())
     }
 }

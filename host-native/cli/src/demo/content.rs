@@ -38,12 +38,11 @@ impl Content {
         (format!("{round}/{thread}/{counter}"), value)
     }
 
-    /// The value that belongs to a key; `None` when it is no key of ours.
-    pub(crate) fn value_of(&self, key: &str) -> Option<Vec<u8>> {
+    /// The round, the thread and the counter that a key names; `None` when it is no key of ours.
+    pub(crate) fn parse(key: &str) -> Option<(u64, u64, u64)> {
         let mut numbers = key.split('/').map(|number| number.parse().ok());
-        let (round, thread, counter) = (numbers.next()??, numbers.next()??, numbers.next()??);
-        let (made, value) = self.record(round, thread, counter);
-        (made == key).then_some(value)
+        let parsed = (numbers.next()??, numbers.next()??, numbers.next()??);
+        numbers.next().is_none().then_some(parsed)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Throughput and latency, measured on a log of their own beside the one that was killed.
 
-use crate::output::{Failure, Output};
+use crate::output::{Failure, Output, counted};
 use seawall::blocking::Wal;
 use seawall::{Level, Record, WalConfig};
 use serde_json::{Value, json};
@@ -36,9 +36,9 @@ pub(crate) fn measure(
         }));
         Ok::<(), Failure>(())
     };
-    for writers in [1, threads] {
+    for writers in if threads == 1 { vec![1] } else { vec![1, threads] } {
         let run = together(writers, records, || wal.append_with(&record, Level::Disk).map(|_| 1))?;
-        tell(format!("durable, {writers} threads"), run)?;
+        tell(format!("durable, {}", counted(writers, "thread")), run)?;
     }
     let run = together(1, records, || wal.append_with(&record, Level::Os).map(|_| 1))?;
     tell("to the kernel, 1 thread".into(), run)?;
@@ -87,7 +87,7 @@ where
     W: FnMut() -> Result<u64, seawall::Error> + Clone + Send,
 {
     let started = Instant::now();
-    let share = records / threads;
+    let share = (records / threads).max(1);
     let runs = thread::scope(|scope| {
         let spawned: Vec<_> = (0..threads)
             .map(|_| {
