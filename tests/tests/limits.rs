@@ -99,16 +99,16 @@ fn fill_and_free(dir: &std::path::Path) {
     let wal = open(config());
     let append =
         |number| wal.append_with(&Record::put(b"k", &record_bytes(number, 1_000)), Level::Disk);
-    let mut acknowledged = 0;
-    let full = loop {
+    let (mut acknowledged, mut refused) = (0, 0);
+    // What the background gives back after the first refusal may hold some more.
+    while refused < 5 {
         match append(acknowledged + 1) {
-            Ok(_) => acknowledged += 1,
-            Err(error) => break error,
+            Ok(_) => (acknowledged, refused) = (acknowledged + 1, 0),
+            Err(Error::DiskFull(_)) => refused += 1,
+            Err(error) => panic!("{error}"),
         }
-    };
-    assert!(matches!(full, Error::DiskFull(_)), "{full}");
+    }
     assert!(acknowledged > 100, "{acknowledged}");
-    assert!(matches!(append(0), Err(Error::DiskFull(_))), "still full");
     assert_eq!(read_all(&wal).len() as u64, acknowledged, "what was acknowledged can be read");
     wal.truncate_after(seawall::Lsn::new(acknowledged - 1)).expect("truncation needs no room");
     assert!(wal.delete_segments_before(wal.current_position()).unwrap() > 3);
