@@ -11,12 +11,13 @@
 //! A cursor stays in one segment. At its end the host says which segment follows.
 
 use crate::id::{Lsn, Position};
-use crate::log::SegmentInfo;
+use crate::log::{SegmentEnd, SegmentInfo};
 use crate::record::RecordRef;
 use crate::scan::{Hole, ScanStart, SegmentScan};
 use crate::wire::checksum::{Crc32cFn, Place};
-use crate::wire::frame::{HEAD_BYTES_MAX, Head, Parsed, Paused, RecordError};
+use crate::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed, Paused, RecordError};
 use crate::wire::header::FRAMES_OFFSET;
+use crate::wire::seal::{self, Index};
 use alloc::boxed::Box;
 
 /// What a cursor does next.
@@ -61,7 +62,122 @@ pub enum Step<'a, C> {
     },
 }
 
-/// Where a cursor begins.
+/// Where reading a log begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// The first record that is retained.
+    First,
+    /// The record with this LSN.
+    Lsn(Lsn),
+    /// The record at this position, or the first after it.
+    Position(Position),
+}
+
+impl From<Lsn> for Start {
+    fn from(lsn: Lsn) -> Self {
+        Self::Lsn(lsn)
+    }
+}
+
+impl From<Position> for Start {
+    fn from(position: Position) -> Self {
+        Self::Position(position)
+    }
+}
+
+/// Why reading cannot begin there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StartError {
+    /// The records have been deleted.
+    Deleted {
+        /// What was asked for.
+        lsn: Lsn,
+        /// The first record that is left.
+        first: Lsn,
+    },
+    /// The log does not reach so far.
+    BeyondEnd {
+        /// What was asked for.
+        lsn: Lsn,
+        /// The last record.
+        last: Lsn,
+    },
+    /// There is no such segment.
+    NoSuchPosition(Position),
+}
+
+/// The index of the segment that holds the record that reading begins with. `first` is the first
+/// record retained and `last` the last appended; the record to come may be asked for. With no
+/// segments the index is 0.
+///
+/// # Errors
+/// When the log does not hold it.
+pub fn holder(
+    segments: &[SegmentInfo],
+    start: Start,
+    first: Lsn,
+    last: Lsn,
+) -> Result<usize, StartError> {
+    match start {
+        Start::First => Ok(0),
+        Start::Lsn(lsn) if lsn < first => Err(StartError::Deleted { lsn, first }),
+        Start::Lsn(lsn) if lsn > last.next() => Err(StartError::BeyondEnd { lsn, last }),
+        Start::Lsn(lsn) => {
+            let after = segments.partition_point(|info| info.first_lsn <= lsn);
+            Ok(after.saturating_sub(1))
+        }
+        Start::Position(position) => {
+            let known = segments.iter().position(|info| info.segment == position.segment);
+            let before_all = segments.first().is_some_and(|info| position.segment < info.segment);
+            match known {
+                Some(index) => Ok(index),
+                None if before_all => Err(StartError::Deleted { lsn: Lsn::ZERO, first }),
+                None => Err(StartError::NoSuchPosition(position)),
+            }
+        }
+    }
+}
+
+/// What stands where the footer of a segment should be.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Footer {
+    /// The index in it.
+    Whole(Index),
+    /// It is longer than what was read: so many bytes.
+    Longer(u64),
+    /// No footer that can be used. The segment can be read without.
+    Unusable,
+}
+
+/// A footer's first read, in bytes; most are shorter.
+pub const FOOTER_READ_BYTES: u64 = 16 << 10;
+/// No footer is longer.
+const FOOTER_BYTES_MAX: u64 = 64 << 20;
+
+/// Reads the footer of a segment from the bytes of its file at `end.frames_end`.
+pub fn footer(info: &SegmentInfo, end: &SegmentEnd, bytes: &[u8], crc: Crc32cFn) -> Footer {
+    let Parsed::Head(head) = Head::parse(bytes, info.checksum) else { return Footer::Unusable };
+    if head.kind != FrameKind::Seal || head.frame_bytes > FOOTER_BYTES_MAX {
+        return Footer::Unusable;
+    }
+    let length = usize::try_from(head.frame_bytes).unwrap_or(usize::MAX);
+    let Some(frame) = bytes.get(..length) else { return Footer::Longer(head.frame_bytes) };
+    let place = Place {
+        salt: info.salt,
+        segment: info.segment,
+        offset: end.frames_end,
+        lsn: end.last_lsn.next(),
+    };
+    if !head.holds(frame, place, info.checksum, crc) {
+        return Footer::Unusable;
+    }
+    let seal = frame
+        .get(head.head_bytes..)
+        .and_then(|body| seal::parse(body, info.first_lsn, end.frames_end));
+    seal.map_or(Footer::Unusable, |seal| Footer::Whole(seal.index))
+}
+
+/// Where a cursor begins in its segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Target {
     /// At the first record of the segment.

@@ -2,6 +2,7 @@
 
 use seawall_core::compress::DecompressError;
 use seawall_core::config::ConfigError;
+use seawall_core::cursor::StartError;
 use seawall_core::error::{AppendError, Failure, Poison, RequestError};
 use seawall_core::id::{Lsn, Position};
 use seawall_core::recover::RecoveryError;
@@ -193,6 +194,14 @@ impl Error {
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |error| Self::Io { what, error }
+    }
+
+    pub(crate) fn from_start(error: StartError) -> Self {
+        match error {
+            StartError::Deleted { lsn, first } => Self::Deleted { lsn, first },
+            StartError::BeyondEnd { lsn, last } => Self::BeyondEnd { lsn, last },
+            StartError::NoSuchPosition(position) => Self::NoSuchPosition { position },
+        }
     }
 
     /// An append's refusal. `None` means to wait and try again.

@@ -54,11 +54,12 @@ pub use crate::meter::MetricsMeter;
 #[cfg(feature = "tracing")]
 pub use crate::meter::TracingMeter;
 pub use crate::meter::{Event, Meter};
-pub use crate::reader::{Entry, Start, Visibility};
+pub use crate::reader::{Entry, Visibility};
 pub use crate::tokio::{Reader, Wal};
 pub use seawall_core::command::Operation;
 pub use seawall_core::compress::Compression;
 pub use seawall_core::config::{FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
+pub use seawall_core::cursor::Start;
 pub use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time};
 pub use seawall_core::log::Appended;
 pub use seawall_core::record::{Record, RecordKind};

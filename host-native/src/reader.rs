@@ -12,15 +12,15 @@ use crate::execute::Executor;
 use crate::sys;
 use bytes::{Bytes, BytesMut};
 use seawall_core::compress::{Compression, Decompressor};
-use seawall_core::cursor::{Cursor, Step, Target};
+use seawall_core::cursor::{
+    Cursor, FOOTER_READ_BYTES, Footer, Start, Step, Target, footer, holder,
+};
 use seawall_core::id::{Lsn, Position, SegmentId, Time, Watermark};
 use seawall_core::log::SegmentInfo;
 use seawall_core::record::{RecordKind, RecordRef};
 use seawall_core::recover::View;
-use seawall_core::wire::checksum::Place;
-use seawall_core::wire::frame::{FrameKind, Head, Parsed};
 use seawall_core::wire::name::FileId;
-use seawall_core::wire::seal::{self, Index};
+use seawall_core::wire::seal::Index;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
@@ -52,29 +52,6 @@ impl Entry {
         let since_epoch = now.duration_since(UNIX_EPOCH).unwrap_or_default();
         let micros = u64::try_from(since_epoch.as_micros()).unwrap_or(u64::MAX);
         Time::from_micros(micros) >= written_at.plus(ttl)
-    }
-}
-
-/// Where a reader begins: a record's LSN, or its position.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// The first record that is retained.
-    First,
-    /// The record with this LSN.
-    Lsn(Lsn),
-    /// The record at this position, or the first after it.
-    Position(Position),
-}
-
-impl From<Lsn> for Start {
-    fn from(lsn: Lsn) -> Self {
-        Self::Lsn(lsn)
-    }
-}
-
-impl From<Position> for Start {
-    fn from(position: Position) -> Self {
-        Self::Position(position)
     }
 }
 
@@ -228,7 +205,7 @@ impl Reading {
         let epoch = source.epoch();
         let (segments, first_lsn) = source.segments();
         let (_, last) = source.end(visibility);
-        let index = holder(&segments, start, first_lsn, last)?;
+        let index = holder(&segments, start, first_lsn, last).map_err(Error::from_start)?;
         let frame_bytes_max = config.max_segment_size.max(config.max_record_size) + (1 << 20);
         let blank = SegmentInfo {
             segment: SegmentId::NONE,
@@ -300,33 +277,19 @@ impl Reading {
     fn footer(&self, info: &SegmentInfo) -> Result<Option<Index>, Error> {
         let Some(end) = info.end.filter(|end| end.has_footer) else { return Ok(None) };
         let file = self.open(info)?;
-        let mut bytes = vec![0; FOOTER_READ_BYTES];
         let what = || format!("read the footer of {}", FileId::Segment(info.segment));
-        let read = sys::read_at(&file, &mut bytes, end.frames_end).map_err(Error::io(what()))?;
-        bytes.truncate(read);
-        let Parsed::Head(head) = Head::parse(&bytes, info.checksum) else { return Ok(None) };
-        let length = usize::try_from(head.frame_bytes).unwrap_or(usize::MAX);
-        if head.kind != FrameKind::Seal || length > FOOTER_BYTES_MAX {
-            return Ok(None);
-        }
-        if length > bytes.len() {
-            bytes.resize(length, 0);
+        let mut bytes = Vec::new();
+        let mut wanted = FOOTER_READ_BYTES;
+        loop {
+            bytes.resize(usize::try_from(wanted).unwrap_or(0), 0);
             let read =
                 sys::read_at(&file, &mut bytes, end.frames_end).map_err(Error::io(what()))?;
-            bytes.truncate(read);
+            match footer(info, &end, &bytes[..read], crc32c::crc32c_append) {
+                Footer::Whole(index) => return Ok(Some(index)),
+                Footer::Longer(bytes) if bytes > wanted => wanted = bytes,
+                Footer::Longer(_) | Footer::Unusable => return Ok(None),
+            }
         }
-        let place = Place {
-            salt: info.salt,
-            segment: info.segment,
-            offset: end.frames_end,
-            lsn: end.last_lsn.next(),
-        };
-        let is_whole = bytes
-            .get(..length)
-            .is_some_and(|frame| head.holds(frame, place, info.checksum, crc32c::crc32c_append));
-        let body = bytes.get(head.head_bytes..length).filter(|_| is_whole);
-        let seal = body.and_then(|body| seal::parse(body, info.first_lsn, end.frames_end));
-        Ok(seal.map(|seal| seal.index))
     }
 
     fn open(&self, info: &SegmentInfo) -> Result<Arc<File>, Error> {
@@ -531,10 +494,6 @@ impl Reading {
     }
 }
 
-/// A footer's first read; a longer one takes another.
-const FOOTER_READ_BYTES: usize = 16 << 10;
-/// No footer is longer.
-const FOOTER_BYTES_MAX: usize = 64 << 20;
 /// No value unpacks to more, unless a segment may be larger.
 pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;
 
@@ -547,28 +506,6 @@ pub(crate) fn position_of(source: Source, lsn: Lsn) -> Result<Option<Position>, 
             Ok(Advance::Read(job)) => reading.provide(job.run()?),
             Ok(Advance::End) | Err(Error::Damaged { .. }) => return Ok(None),
             Err(error) => return Err(error),
-        }
-    }
-}
-
-/// Which segment holds the record that a reader begins with.
-fn holder(segments: &[SegmentInfo], start: Start, first: Lsn, last: Lsn) -> Result<usize, Error> {
-    match start {
-        Start::First => Ok(0),
-        Start::Lsn(lsn) if lsn < first => Err(Error::Deleted { lsn, first }),
-        Start::Lsn(lsn) if lsn > last.next() => Err(Error::BeyondEnd { lsn, last }),
-        Start::Lsn(lsn) => {
-            let after = segments.partition_point(|info| info.first_lsn <= lsn);
-            Ok(after.saturating_sub(1))
-        }
-        Start::Position(position) => {
-            let known = segments.iter().position(|info| info.segment == position.segment);
-            let before_all = segments.first().is_some_and(|info| position.segment < info.segment);
-            match known {
-                Some(index) => Ok(index),
-                None if before_all => Err(Error::Deleted { lsn: Lsn::ZERO, first }),
-                None => Err(Error::NoSuchPosition { position }),
-            }
         }
     }
 }

@@ -10,9 +10,10 @@
 use crate::commit::{Admitted, Ask, Engine, Wait};
 use crate::config::WalConfig;
 use crate::error::Error;
-use crate::reader::{Advance, Entry, Reading, Source, Start, Visibility};
+use crate::reader::{Advance, Entry, Reading, Source, Visibility};
 use crate::{RecoveryInfo, Stats, blocking, prepare};
 use seawall_core::config::Level;
+use seawall_core::cursor::Start;
 use seawall_core::id::{Lsn, Position};
 use seawall_core::log::Appended;
 use seawall_core::record::Record;

@@ -6,6 +6,7 @@
 //!   run        one step after the other, output live, then the summary
 //!   tally      test counts, read from what libtest prints
 //!   machine    what this machine has: targets, tools
+//!   component  the guest, built and made into components
 //!   tidy       the rules of the house, as a test
 //!   source     a Rust file as tokens, comments apart; what tidy looks at
 //! ```
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+mod component;
 mod machine;
 mod run;
 mod source;
@@ -32,6 +34,7 @@ Usage: cargo xtask <command> [options]
 
 Commands:
   test [--fast]        every step below, in order; a failed step does not stop the later ones
+  component            the WebAssembly component, into target/component/
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator and the crash tests, optimised, for about N seconds (60)
 
@@ -51,6 +54,7 @@ Examples:
 enum Command {
     Help,
     Test { fast: bool },
+    Component,
     Tidy,
     Prove { seconds: u64 },
 }
@@ -73,6 +77,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Test { fast } => run::all(&root, steps::TEST, fast, &[]),
+        Command::Component => run::alone(&root, component::build),
         Command::Tidy => run::alone(&root, tidy::check),
         Command::Prove { seconds } => {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
@@ -89,13 +94,14 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
     match words[..] {
         ["test"] => Ok(Command::Test { fast: false }),
         ["test", "--fast"] => Ok(Command::Test { fast: true }),
+        ["component"] => Ok(Command::Component),
         ["tidy"] => Ok(Command::Tidy),
         ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
         ["prove", "--seconds", seconds] => parse_seconds(seconds),
         ["prove", option] if option.starts_with("--seconds=") => {
             parse_seconds(&option["--seconds=".len()..])
         }
-        ["test" | "tidy" | "prove", ..] => {
+        ["test" | "component" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }
         _ => Err(format!("there is no command `{}`", words[0])),
@@ -134,6 +140,7 @@ mod tests {
         check("test --help", &Ok(Command::Help));
         check("test", &Ok(Command::Test { fast: false }));
         check("test --fast", &Ok(Command::Test { fast: true }));
+        check("component", &Ok(Command::Component));
         check("tidy", &Ok(Command::Tidy));
         check("prove", &Ok(Command::Prove { seconds: 60 }));
         check("prove --seconds 5", &Ok(Command::Prove { seconds: 5 }));

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{machine, tidy};
+use crate::{component, machine, tidy};
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -110,6 +110,7 @@ pub(crate) const TEST: &[Step] = &[
     // There is no std at all here: what pulls one in by accident does not build.
     Step::cargo("core, no std", CORE).on("x86_64-unknown-none", Missing::Fails),
     Step::cargo("core, wasm", CORE).on("wasm32-unknown-unknown", Missing::Fails),
+    Step::call("component", component::build),
     Step::cargo("tests", TESTS),
     Step::cargo("tests, all features", TESTS_OF_FEATURES),
     Step::cargo("library alone", CHECK).slow(),

@@ -116,22 +116,30 @@ impl Digest {
     }
 }
 
-/// CRC32C without the processor's help: eight tables, eight bytes a step ("slicing-by-8", Kounavis
-/// and Berry, 2005).
+/// CRC32C without the processor's help: sixteen tables, sixteen bytes a step ("slicing-by-16",
+/// after Kounavis and Berry, 2005).
 pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
     let mut state = !crc;
-    let mut chunks = bytes.chunks_exact(8);
+    let mut chunks = bytes.chunks_exact(16);
     for chunk in &mut chunks {
         let low = u32::from_le_bytes([chunk[0], chunk[1], chunk[2], chunk[3]]) ^ state;
         let [a, b, c, d] = low.to_le_bytes();
-        state = TABLES[7][usize::from(a)]
-            ^ TABLES[6][usize::from(b)]
-            ^ TABLES[5][usize::from(c)]
-            ^ TABLES[4][usize::from(d)]
-            ^ TABLES[3][usize::from(chunk[4])]
-            ^ TABLES[2][usize::from(chunk[5])]
-            ^ TABLES[1][usize::from(chunk[6])]
-            ^ TABLES[0][usize::from(chunk[7])];
+        state = TABLES[15][usize::from(a)]
+            ^ TABLES[14][usize::from(b)]
+            ^ TABLES[13][usize::from(c)]
+            ^ TABLES[12][usize::from(d)]
+            ^ TABLES[11][usize::from(chunk[4])]
+            ^ TABLES[10][usize::from(chunk[5])]
+            ^ TABLES[9][usize::from(chunk[6])]
+            ^ TABLES[8][usize::from(chunk[7])]
+            ^ TABLES[7][usize::from(chunk[8])]
+            ^ TABLES[6][usize::from(chunk[9])]
+            ^ TABLES[5][usize::from(chunk[10])]
+            ^ TABLES[4][usize::from(chunk[11])]
+            ^ TABLES[3][usize::from(chunk[12])]
+            ^ TABLES[2][usize::from(chunk[13])]
+            ^ TABLES[1][usize::from(chunk[14])]
+            ^ TABLES[0][usize::from(chunk[15])];
     }
     for &byte in chunks.remainder() {
         let [low, ..] = state.to_le_bytes();
@@ -143,10 +151,10 @@ pub fn crc32c(crc: u32, bytes: &[u8]) -> u32 {
 /// The Castagnoli polynomial, its bits reversed.
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
-static TABLES: [[u32; 256]; 8] = tables();
+static TABLES: [[u32; 256]; 16] = tables();
 
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0_u32; 256]; 8];
+const fn tables() -> [[u32; 256]; 16] {
+    let mut tables = [[0_u32; 256]; 16];
     let mut index: u32 = 0;
     while index < 256 {
         let mut value = index;
@@ -159,7 +167,7 @@ const fn tables() -> [[u32; 256]; 8] {
         index += 1;
     }
     let mut table = 1;
-    while table < 8 {
+    while table < 16 {
         let mut index = 0;
         while index < 256 {
             let before = tables[table - 1][index];
