@@ -1,0 +1,135 @@
+//! The native host on a file system that forgets what was not synced: power cuts at any change of
+//! the file system, in recovery too, and each kind of request failing. Invariants 1 to 8, 13, 15
+//! and 16.
+//!
+//! `SEAWALL_SEED=n` runs one seed alone, `SEAWALL_PROVE_SECONDS=n` new ones for so long. The
+//! threads of a log run as the kernel lets them, so a seed replays as far as that goes; `lockstep.rs`
+//! is the same each time.
+#![cfg(target_os = "linux")]
+
+use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
+use seawall_layers::history::History;
+use seawall_layers::machine;
+use seawall_layers::volatile::{EIO, ENOSPC};
+use seawall_layers::workload::{self, Plan, config, open};
+use seawall_tests::random::Random;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+/// How many lives a log has, each ended by a power cut.
+const LIVES: u64 = 6;
+
+/// Mounts, or says why this machine does not.
+fn mount() -> Option<Volatile> {
+    match machine::enter().and_then(|()| Volatile::mount()) {
+        Ok(volatile) => Some(volatile),
+        Err(why) => {
+            println!("skipped: {why}");
+            None
+        }
+    }
+}
+
+/// Runs seeds for so long, or the one that was asked for; a seed returns how many states it saw.
+fn seeds(name: &str, seconds: u64, mut run: impl FnMut(u64) -> u64) {
+    let one = machine::number("SEAWALL_SEED");
+    let (started, budget) = (Instant::now(), machine::budget(seconds));
+    let (mut seed, mut states) = (one.unwrap_or(0), 0);
+    loop {
+        states += catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|_| {
+            panic!("seed {seed}: replay with SEAWALL_SEED={seed} and the name of this test")
+        });
+        seed += 1;
+        if one.is_some() || started.elapsed() > budget {
+            break;
+        }
+    }
+    let minutes = started.elapsed().as_secs_f64() / 60.0;
+    println!("{name}: {states} states, {:.0} a minute", states as f64 / minutes);
+}
+
+fn nowhen() -> u64 {
+    0
+}
+
+/// A log through its lives. `fails`: requests fail as well.
+fn live(volatile: &mut Volatile, seed: u64, threads: u64, fails: bool) -> u64 {
+    let mut random = Random::new(seed);
+    let history = History::default();
+    let folder = volatile.path().join(format!("wal-{seed}"));
+    let mut recoveries = 0;
+    for life in 0..LIVES {
+        let is_last = life + 1 == LIVES;
+        let settings = config(&folder, &mut random);
+        // Often in the middle of recovery, or soon after it.
+        let changes = if random.chance(1, 3) { random.below(20) } else { random.below(400) };
+        if is_last {
+            volatile.keep_power();
+        } else {
+            volatile.cut_after(1 + changes);
+        }
+        if fails && !is_last {
+            arm(volatile, &mut random);
+        }
+        let may_fail = !is_last;
+        let lived = match open(settings) {
+            Ok((wal, opened)) => {
+                history.check_and_continue(opened.first, &opened.found);
+                recoveries += 1;
+                let plan = Plan { threads, appends: 60 / threads, seed: random.number() };
+                let is_whole = workload::run(&wal, &history, plan, &nowhen);
+                assert!(is_whole || may_fail, "the log failed on a file system that does not");
+                is_whole && random.chance(1, 2) && wal.close().is_ok()
+            }
+            Err(error) => {
+                let why = "invariant 8: the log does not open";
+                assert!(volatile.is_out() || volatile.stats().faults > 0, "{why}: {error}");
+                false
+            }
+        };
+        volatile.clear_faults();
+        // Without a power cut the next life finds what the cache holds, which after a failed sync
+        // is not what the disk holds.
+        if lived && random.chance(1, 4) && volatile.stats().faults == 0 && !volatile.is_out() {
+            continue;
+        }
+        volatile.cut(random.number()).expect("it mounts again");
+    }
+    let (wal, opened) = open(config(&folder, &mut random)).expect("invariant 8: it opens");
+    history.check_and_continue(opened.first, &opened.found);
+    drop(wal);
+    std::fs::remove_dir_all(&folder).expect("nobody uses it");
+    recoveries + 1
+}
+
+/// A fault somewhere ahead.
+fn arm(volatile: &Volatile, random: &mut Random) {
+    for _ in 0..=random.below(2) {
+        let kind = CHANGES[random.index(CHANGES.len())];
+        let fault = match (kind, random.below(3)) {
+            (Kind::Sync, 0 | 1) => Fault::DropsData(EIO),
+            (Kind::Write, 0) => Fault::Short,
+            (Kind::Write | Kind::Create | Kind::Allocate, 1) => Fault::Fails(ENOSPC),
+            _ => Fault::Fails(EIO),
+        };
+        volatile.fail_next(kind, 1 + random.below(60), fault);
+    }
+}
+
+#[test]
+fn power_cuts_lose_nothing() {
+    let Some(mut volatile) = mount() else { return };
+    seeds("volatile, 4 threads", 8, |seed| live(&mut volatile, seed, 4, false));
+}
+
+#[test]
+fn power_cuts_lose_nothing_of_one_thread() {
+    let Some(mut volatile) = mount() else { return };
+    seeds("volatile, 1 thread", 5, |seed| live(&mut volatile, seed, 1, false));
+}
+
+#[test]
+fn power_cuts_and_failing_requests_lose_nothing() {
+    let Some(mut volatile) = mount() else { return };
+    seeds("volatile, faults", 8, |seed| live(&mut volatile, seed, 3, true));
+}
