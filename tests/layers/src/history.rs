@@ -59,7 +59,10 @@ enum Ended {
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Asked {
     /// Records by number.
-    Append { numbers: Vec<u64>, is_durable: bool },
+    Append {
+        numbers: Vec<u64>,
+        is_durable: bool,
+    },
     /// All up to this LSN is to be durable.
     Sync(u64),
     Delete(u64),
@@ -189,12 +192,7 @@ impl History {
     ///
     /// # Errors
     /// What the log says.
-    pub fn truncate(
-        &self,
-        wal: &Wal,
-        after: u64,
-        now: impl Fn() -> u64,
-    ) -> Result<(), Error> {
+    pub fn truncate(&self, wal: &Wal, after: u64, now: impl Fn() -> u64) -> Result<(), Error> {
         let began = now();
         let result = wal.truncate_after(seawall::Lsn::new(after));
         let ended = match &result {

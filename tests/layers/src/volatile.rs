@@ -192,11 +192,8 @@ impl Tree {
         }
         let node = self.next;
         self.next += 1;
-        let new = if is_folder {
-            Node::Folder(Folder::default())
-        } else {
-            Node::File(File::default())
-        };
+        let new =
+            if is_folder { Node::Folder(Folder::default()) } else { Node::File(File::default()) };
         self.nodes.insert(node, new);
         self.folder(folder)?.names.insert(name.to_owned(), node);
         self.name_changes.push(NameChange::Set((folder, name.to_owned()), node));
@@ -491,11 +488,8 @@ fn cut_file(durable: &mut Vec<u8>, changes: &[Change], style: Style, random: &mu
             Change::Write { offset, bytes } => {
                 for (at, part) in parts(*offset, bytes) {
                     let left = versions.entry(at / SECTOR_BYTES).or_default();
-                    let survives = if style == Style::Versions {
-                        *left > 0
-                    } else {
-                        style.survives(random)
-                    };
+                    let survives =
+                        if style == Style::Versions { *left > 0 } else { style.survives(random) };
                     *left = left.saturating_sub(1);
                     if survives {
                         write(durable, at, part);
