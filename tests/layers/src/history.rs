@@ -23,8 +23,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Every key begins with it, so that a block of a disk that holds records is known by it.
 pub const MARK: [u8; 8] = *b"Seawall!";
-/// How long a key is: the mark, and the record's number.
-pub const KEY_BYTES: usize = 16;
+/// After all that was asked for.
+pub const END: u64 = u64::MAX - 1;
 
 /// The key and value of a record, from its number.
 pub fn content(number: u64) -> (Vec<u8>, Vec<u8>) {
@@ -272,6 +272,11 @@ impl History {
         self.checked(first, found, moment).1
     }
 
+    /// The last record that the log is bound to hold at a moment.
+    pub fn bound(&self, moment: u64) -> u64 {
+        self.at(moment).0.durable()
+    }
+
     fn checked(&self, first: u64, found: &[Found], moment: u64) -> (Oracle, u64) {
         let (mut oracle, floating, lost) = self.at(moment);
         let bound = oracle.durable();
@@ -296,13 +301,13 @@ impl History {
         (oracle, bound)
     }
 
-    /// As [`History::check`] after all that was asked for, and what the log holds is where the
-    /// history goes on from: no later crash may take it back.
+    /// As [`History::check`], and what the log holds is where the history goes on from: no later
+    /// crash may take it back, and nothing else of what was asked for so far may come back.
     ///
     /// # Panics
     /// With the number of the invariant that is broken.
-    pub fn check_and_continue(&self, first: u64, found: &[Found]) -> u64 {
-        let (oracle, bound) = self.checked(first, found, u64::MAX - 1);
+    pub fn check_and_continue(&self, first: u64, found: &[Found], moment: u64) -> u64 {
+        let (oracle, bound) = self.checked(first, found, moment);
         let there: BTreeSet<u64> = found.iter().map(|found| found.number).collect();
         let mut notes = self.lock();
         for call in std::mem::take(&mut notes.calls) {
@@ -373,7 +378,7 @@ mod tests {
         history.note(asked.clone(), 20, 30, Ended::Undone);
         assert!(!allows(&history, &[1, 7], 40));
         history.note(Asked::Append { numbers: vec![9], is_durable: true }, 40, 50, Ended::Unknown);
-        history.check_and_continue(1, &found(&[1]));
+        history.check_and_continue(1, &found(&[1]), END);
         assert!(allows(&history, &[1], 60));
         assert!(!allows(&history, &[1, 9], 60));
         assert!(!allows(&history, &[], 60));

@@ -110,13 +110,3 @@ fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/local/sbin:/usr/sbin:/sbin")
 }
-
-/// How long a test may look for trouble: `SEAWALL_PROVE_SECONDS`, or so long.
-pub fn budget(seconds: u64) -> std::time::Duration {
-    std::time::Duration::from_secs(number("SEAWALL_PROVE_SECONDS").unwrap_or(seconds))
-}
-
-/// A number from the environment.
-pub fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}

@@ -8,13 +8,11 @@
 #![cfg(target_os = "linux")]
 
 use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
-use seawall_layers::history::History;
-use seawall_layers::machine;
+use seawall_layers::history::{END, History};
 use seawall_layers::volatile::{EIO, ENOSPC};
 use seawall_layers::workload::{self, Plan, config, open};
+use seawall_layers::{machine, seeds};
 use seawall_tests::random::Random;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
 
 /// How many lives a log has, each ended by a power cut.
 const LIVES: u64 = 6;
@@ -28,24 +26,6 @@ fn mount() -> Option<Volatile> {
             None
         }
     }
-}
-
-/// Runs seeds for so long, or the one that was asked for; a seed returns how many states it saw.
-fn seeds(name: &str, seconds: u64, mut run: impl FnMut(u64) -> u64) {
-    let one = machine::number("SEAWALL_SEED");
-    let (started, budget) = (Instant::now(), machine::budget(seconds));
-    let (mut seed, mut states) = (one.unwrap_or(0), 0);
-    loop {
-        states += catch_unwind(AssertUnwindSafe(|| run(seed))).unwrap_or_else(|_| {
-            panic!("seed {seed}: replay with SEAWALL_SEED={seed} and the name of this test")
-        });
-        seed += 1;
-        if one.is_some() || started.elapsed() > budget {
-            break;
-        }
-    }
-    let minutes = started.elapsed().as_secs_f64() / 60.0;
-    println!("{name}: {states} states, {:.0} a minute", states as f64 / minutes);
 }
 
 fn nowhen() -> u64 {
@@ -74,7 +54,7 @@ fn live(volatile: &mut Volatile, seed: u64, threads: u64, fails: bool) -> u64 {
         let may_fail = !is_last;
         let lived = match open(settings) {
             Ok((wal, opened)) => {
-                history.check_and_continue(opened.first, &opened.found);
+                history.check_and_continue(opened.first, &opened.found, END);
                 recoveries += 1;
                 let plan = Plan { threads, appends: 60 / threads, seed: random.number() };
                 let is_whole = workload::run(&wal, &history, plan, &nowhen);
@@ -96,7 +76,7 @@ fn live(volatile: &mut Volatile, seed: u64, threads: u64, fails: bool) -> u64 {
         volatile.cut(random.number()).expect("it mounts again");
     }
     let (wal, opened) = open(config(&folder, &mut random)).expect("invariant 8: it opens");
-    history.check_and_continue(opened.first, &opened.found);
+    history.check_and_continue(opened.first, &opened.found, END);
     drop(wal);
     std::fs::remove_dir_all(&folder).expect("nobody uses it");
     recoveries + 1
@@ -119,17 +99,17 @@ fn arm(volatile: &Volatile, random: &mut Random) {
 #[test]
 fn power_cuts_lose_nothing() {
     let Some(mut volatile) = mount() else { return };
-    seeds("volatile, 4 threads", 8, |seed| live(&mut volatile, seed, 4, false));
+    seeds::run("volatile, 4 threads", 8, |seed, _| live(&mut volatile, seed, 4, false));
 }
 
 #[test]
 fn power_cuts_lose_nothing_of_one_thread() {
     let Some(mut volatile) = mount() else { return };
-    seeds("volatile, 1 thread", 5, |seed| live(&mut volatile, seed, 1, false));
+    seeds::run("volatile, 1 thread", 5, |seed, _| live(&mut volatile, seed, 1, false));
 }
 
 #[test]
 fn power_cuts_and_failing_requests_lose_nothing() {
     let Some(mut volatile) = mount() else { return };
-    seeds("volatile, faults", 8, |seed| live(&mut volatile, seed, 3, true));
+    seeds::run("volatile, faults", 8, |seed, _| live(&mut volatile, seed, 3, true));
 }

@@ -1,0 +1,39 @@
+//! Running seeds for as long as there is time, and telling how to replay the one that failed.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{Duration, Instant};
+
+/// A number from the environment.
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// How long a test may look for trouble: so many seconds, or `SEAWALL_PROVE_SECONDS`.
+pub fn budget(seconds: u64) -> Duration {
+    Duration::from_secs(number("SEAWALL_PROVE_SECONDS").unwrap_or(seconds))
+}
+
+/// Runs seeds for so many seconds, or for `SEAWALL_PROVE_SECONDS`, or the one of `SEAWALL_SEED`
+/// alone. Each is told until when it may go on, and returns how many states it saw. Prints how many
+/// there were a minute.
+///
+/// # Panics
+/// When a seed does.
+pub fn run(name: &str, seconds: u64, mut live: impl FnMut(u64, Instant) -> u64) {
+    let one = number("SEAWALL_SEED");
+    let started = Instant::now();
+    let until = started + budget(seconds);
+    let (mut seed, mut states) = (one.unwrap_or(0), 0);
+    loop {
+        states += catch_unwind(AssertUnwindSafe(|| live(seed, until))).unwrap_or_else(|_| {
+            panic!("{name}, seed {seed}: replay with SEAWALL_SEED={seed} and the name of this test")
+        });
+        seed += 1;
+        if one.is_some() || Instant::now() >= until {
+            break;
+        }
+    }
+    let elapsed = started.elapsed();
+    let a_minute = u128::from(states) * 60_000 / elapsed.as_millis().max(1);
+    println!("{name}: {states} states in {:.1} s, {a_minute} a minute", elapsed.as_secs_f64());
+}
