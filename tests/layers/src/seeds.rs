@@ -22,7 +22,8 @@ pub fn budget(seconds: u64) -> Duration {
 pub fn run(name: &str, seconds: u64, mut live: impl FnMut(u64, Instant) -> u64) {
     let one = number("SEAWALL_SEED");
     let started = Instant::now();
-    let until = started + budget(seconds);
+    // One that is replayed is replayed to its end.
+    let until = started + if one.is_some() { Duration::from_hours(1) } else { budget(seconds) };
     let (mut seed, mut states) = (one.unwrap_or(0), 0);
     loop {
         states += catch_unwind(AssertUnwindSafe(|| live(seed, until))).unwrap_or_else(|_| {
