@@ -65,6 +65,8 @@ pub enum Fault {
     Fails(Errno),
     /// A sync fails, and what it should have made durable never will be.
     DropsData(Errno),
+    /// A sync reports success and does nothing, nor will any later one.
+    Lies,
     /// A write does its first half and says so.
     Short,
 }
@@ -154,6 +156,7 @@ impl State {
                 self.tree.drop_unsynced(node)?;
                 Err(error)
             }
+            Some(Fault::Lies) => self.tree.drop_unsynced(node),
             _ => self.tree.sync(node),
         }
     }

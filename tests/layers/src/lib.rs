@@ -20,6 +20,7 @@ pub mod block;
 pub mod disk;
 pub mod fuse;
 pub mod history;
+pub mod lockstep;
 pub mod machine;
 pub mod seeds;
 pub mod states;

@@ -7,8 +7,9 @@
 //! is the same each time.
 #![cfg(target_os = "linux")]
 
+use seawall::Level;
 use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
-use seawall_layers::history::{END, History};
+use seawall_layers::history::{END, History, read};
 use seawall_layers::volatile::{EIO, ENOSPC};
 use seawall_layers::workload::{self, Plan, config, open};
 use seawall_layers::{machine, seeds};
@@ -112,4 +113,45 @@ fn power_cuts_lose_nothing_of_one_thread() {
 fn power_cuts_and_failing_requests_lose_nothing() {
     let Some(mut volatile) = mount() else { return };
     seeds::run("volatile, faults", 8, |seed, _| live(&mut volatile, seed, 3, true));
+}
+
+/// Invariant 15: what was acknowledged stays readable on a full file system, recovery and deletion
+/// work there, and appends work again when there is room.
+#[test]
+fn a_full_file_system_loses_nothing() {
+    let Some(mut volatile) = mount() else { return };
+    let mut full = 0;
+    seeds::run("volatile, full", 3, |seed, _| {
+        let mut random = Random::new(seed);
+        let history = History::default();
+        let folder = volatile.path().join(format!("full-{seed}"));
+        volatile.set_capacity(Some((64 << 10) + random.below(200 << 10)));
+        volatile.keep_power();
+        for _ in 0..3 {
+            let (wal, opened) = open(config(&folder, &mut random)).expect("opening needs no room");
+            history.check_and_continue(opened.first, &opened.found, END);
+            let plan = Plan { threads: 2, appends: 150, seed: random.number() };
+            let is_whole = workload::run(&wal, &history, plan, &nowhen);
+            assert!(is_whole, "invariant 15: a full disk is no poison");
+            let refused = history.append(&wal, 1, Level::Disk, nowhen).is_err();
+            full += u64::from(refused);
+            let stats = wal.stats();
+            let found = read(wal.iter().expect("it reads")).expect("it reads");
+            history.check(stats.first_lsn.get(), &found, END);
+            if refused && random.chance(1, 2) {
+                let last = stats.last_lsn.get();
+                history.delete(&wal, last, nowhen).expect("invariant 15: deletion needs no room");
+            }
+            drop(wal);
+            volatile.cut(random.number()).expect("it mounts again");
+        }
+        volatile.set_capacity(None);
+        let (wal, opened) = open(config(&folder, &mut random)).expect("invariant 8: it opens");
+        history.check_and_continue(opened.first, &opened.found, END);
+        history.append(&wal, 1, Level::Disk, nowhen).expect("invariant 15: there is room again");
+        drop(wal);
+        std::fs::remove_dir_all(&folder).expect("nobody uses it");
+        4
+    });
+    assert!(full > 0, "the file system was never full");
 }
