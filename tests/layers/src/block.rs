@@ -1,9 +1,9 @@
 //! The disk as a block device, and a file system on it.
 //!
-//! A mount of ours holds one file, the disk; a loop device is backed by it. The loop device hands on
-//! every write of the file system above it as a write of that file, and every flush as a sync of
-//! it. It has no cache of its own (direct I/O), and nothing in between reorders: a write or flush
-//! that the file system was told is done stands in the disk's log.
+//! A mount of ours holds one file, the disk; a loop device is backed by it. The loop device hands
+//! on every write of the file system above it as a write of that file, and every flush as a sync
+//! of it. It has no cache of its own (direct I/O), and nothing in between reorders: a write or
+//! flush that the file system was told is done stands in the disk's log.
 
 use crate::disk::{Disk, Entry, Image};
 use crate::fuse::{NOT_CACHED, attributes, serve};
@@ -128,7 +128,7 @@ impl BlockDevice {
     ///
     /// # Panics
     /// When the kernel still shows other bytes.
-    pub fn set_image(&self, image: Image) {
+    pub fn set_image(&self, image: &Image) {
         let check = |image: &Image| {
             let mut seen = vec![0; 128 << 10];
             self.device.read_exact_at(&mut seen, 0).expect("the device can be read");
@@ -146,7 +146,7 @@ impl BlockDevice {
                 .expect("the device has a cache");
         };
         forget();
-        assert!(check(&image), "the device shows bytes of another image");
+        assert!(check(image), "the device shows bytes of another image");
         forget();
     }
 
@@ -235,7 +235,7 @@ impl Filesystem for Glue {
     /// Times are not kept, and the length does not change.
     fn setattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         _mode: Option<u32>,
         _uid: Option<u32>,
@@ -251,7 +251,7 @@ impl Filesystem for Glue {
         _flags: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        self.getattr(_req, ino, fh, reply);
+        self.getattr(req, ino, fh, reply);
     }
 
     fn open(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {

@@ -96,6 +96,7 @@ impl Image {
     }
 
     /// This disk after the first `moment` entries of a log, when power goes out.
+    #[must_use]
     pub fn at(&self, log: &[Entry], moment: usize, unflushed: Unflushed) -> Self {
         let log = &log[..moment];
         let flushed = log.iter().rposition(|entry| matches!(entry, Entry::Flush)).unwrap_or(0);

@@ -1,14 +1,14 @@
 //! What was asked of a log, when, and what the log must hold at any moment since.
 //!
 //! A moment is a number that grows: the length of the log of a [`disk`](crate::disk), say. A call
-//! is noted with the moment before it began and the one after it returned. A disk that stands as it
-//! did at moment `m` must hold what calls that had returned by `m` promised, may hold what calls
+//! is noted with the moment before it began and the one after it returned. A disk that stands as
+//! it did at moment `m` must hold what calls that had returned by `m` promised, may hold what calls
 //! under way at `m` asked for, and holds nothing of calls that began after `m`.
 //!
-//! That is sound whatever the threads do: a call that returned at moment `r` had all the disk
+//! That is sound whatever the threads do: a call that returned at moment `r` had all that the disk
 //! needs for its promise written and flushed before, so among the first `r` entries of the disk's
-//! log; and bytes of a call that began at moment `b` are in no entry before `b`. Both moments err to
-//! the side of asking for less, never for more.
+//! log; and bytes of a call that began at moment `b` are in no entry before `b`. Both moments err
+//! to the side of asking for less, never for more.
 //!
 //! [`Oracle`] compares; this module decides what it is told.
 
@@ -238,18 +238,17 @@ impl History {
         for call in notes.calls.iter().filter(|call| call.began <= moment) {
             let has_returned = call.returned <= moment;
             match (&call.asked, call.ended) {
+                (Asked::Append { .. } | Asked::Truncate(_), Ended::Undone) if has_returned => {}
                 (Asked::Append { numbers, is_durable }, Ended::Well(first)) if has_returned => {
                     oracle.append(first, numbers.iter().map(|number| joined(*number)).collect());
                     if *is_durable {
                         durable = durable.max(first + numbers.len() as u64 - 1);
                     }
                 }
-                (Asked::Append { .. }, Ended::Undone) if has_returned => {}
                 (Asked::Append { numbers, .. }, _) => floating.push(numbers.clone()),
                 (Asked::Sync(last), Ended::Well(_)) if has_returned => durable = durable.max(*last),
                 (Asked::Sync(_), _) => {}
                 (Asked::Delete(before), _) => oracle.delete_before(*before),
-                (Asked::Truncate(_), Ended::Undone) if has_returned => {}
                 (Asked::Truncate(after), ended) => {
                     oracle.begin_truncation(*after);
                     if has_returned && ended == Ended::Well(0) {
@@ -326,8 +325,7 @@ mod tests {
     use super::*;
     use std::panic::{AssertUnwindSafe, catch_unwind};
 
-    /// Appends of one record each: LSN `n` is record `n`, begun at moment `10 n` and back at `10 n
-    /// + 5`.
+    /// Appends of one record each: LSN n is record n, begun at moment 10 n, and back 5 later.
     fn history(count: u64) -> History {
         let history = History::default();
         for lsn in 1..=count {

@@ -8,18 +8,23 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// How long a test may look for trouble: so many seconds, or `SEAWALL_PROVE_SECONDS`.
-pub fn budget(seconds: u64) -> Duration {
-    Duration::from_secs(number("SEAWALL_PROVE_SECONDS").unwrap_or(seconds))
+/// How long a test may look for trouble: so many seconds, or, of `SEAWALL_PROVE_SECONDS`, so many
+/// hundredths. All tests of this package together have about a hundred.
+pub fn budget(seconds: u32) -> Duration {
+    match number("SEAWALL_PROVE_SECONDS") {
+        Some(all) => Duration::from_secs(all) * seconds / 100,
+        None => Duration::from_secs(seconds.into()),
+    }
 }
 
-/// Runs seeds for so many seconds, or for `SEAWALL_PROVE_SECONDS`, or the one of `SEAWALL_SEED`
-/// alone. Each is told until when it may go on, and returns how many states it saw. Prints how many
-/// there were a minute.
+/// Runs seeds for as long as [`budget`] says, or the one of `SEAWALL_SEED` alone.
+///
+/// Each is told until when it may go on, and returns how many states it saw. Prints how many there
+/// were a minute.
 ///
 /// # Panics
 /// When a seed does.
-pub fn run(name: &str, seconds: u64, mut live: impl FnMut(u64, Instant) -> u64) {
+pub fn run(name: &str, seconds: u32, mut live: impl FnMut(u64, Instant) -> u64) {
     let one = number("SEAWALL_SEED");
     let started = Instant::now();
     // One that is replayed is replayed to its end.

@@ -1,8 +1,9 @@
 //! Every state in which a power cut may leave a log on a file system on a disk, one after another.
 //!
-//! A workload runs once. Then, for moment after moment of the disk's log, the disk is put into the
-//! state in which power loss at that moment may leave it; the kernel mounts what it finds there, the
-//! log is opened, and what it holds is compared with what had been acknowledged by that moment.
+//! A workload runs once. Then, for moment after moment of the disk's log, the disk is put into
+//! the state in which power loss at that moment may leave it; the kernel mounts what it finds
+//! there, the log is opened, and what it holds is compared with what had been acknowledged by that
+//! moment.
 
 use crate::block::BlockDevice;
 use crate::disk::{Entry, Image, Unflushed};
@@ -82,7 +83,7 @@ impl<'a> World<'a> {
     /// # Panics
     /// When anything fails: nothing of this disk does.
     pub fn work(&mut self, threads: u64, appends: u64) {
-        self.block.set_image(self.base.clone());
+        self.block.set_image(&self.base);
         let mounted = self.block.mount().expect("a state that was mounted before");
         let settings = self.settings(mounted.path());
         let (wal, opened) = open(settings).expect("invariant 8: the log opens");
@@ -171,7 +172,7 @@ impl<'a> World<'a> {
         moment: u64,
         unflushed: Unflushed,
     ) -> Option<Opened> {
-        self.block.set_image(image.clone());
+        self.block.set_image(image);
         let mounted = match self.block.mount() {
             Ok(mounted) => mounted,
             Err(why) => {
@@ -209,7 +210,7 @@ impl<'a> World<'a> {
             if self.history.bound(before) == self.history.bound(after) {
                 return false;
             }
-            self.block.set_image(image);
+            self.block.set_image(&image);
             let Ok(mounted) = self.block.mount() else { return false };
             let settings = config(&mounted.path().join("wal"), &mut self.random);
             let Ok((_wal, opened)) = open(settings) else { return false };

@@ -48,7 +48,8 @@ pub fn run(wal: &Wal, history: &History, plan: Plan, now: &(impl Fn() -> u64 + S
             .map(|thread| scope.spawn(move || append_all(wal, history, plan, thread, now)))
             .collect();
         let results = threads.into_iter().map(|thread| thread.join().expect("it checks nothing"));
-        results.fold(true, |all, is_whole| all && is_whole)
+        let results: Vec<bool> = results.collect();
+        results.into_iter().all(|is_whole| is_whole)
     });
     let mut random = Random::new(plan.seed ^ 0x7275_6e63);
     let is_whole = is_whole && (!random.chance(1, 4) || truncate(wal, history, &mut random, now));

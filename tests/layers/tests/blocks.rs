@@ -2,8 +2,8 @@
 //! the disk was told, so every flush, and at each the writes that no flush covered torn and
 //! reordered, by sectors of 512 and of 4096 bytes. Invariants 1 to 8, 10 and 19.
 //!
-//! `SEAWALL_SEED=n` runs one seed alone, `SEAWALL_PROVE_SECONDS=n` new ones for so long on each file
-//! system.
+//! `SEAWALL_SEED=n` runs one seed alone, `SEAWALL_PROVE_SECONDS=n` new ones for a share of that on
+//! each file system.
 #![cfg(target_os = "linux")]
 
 use seawall_layers::block::{BlockDevice, FORMATS, Format};

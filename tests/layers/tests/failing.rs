@@ -1,11 +1,12 @@
 //! Blocks that fail under ext4, xfs and btrfs: for each kind of operation of the disk (the
-//! write-back of records, the file system's journal, its superblock, a flush) a failure of the first
-//! such operation, then of the second and so on; once, and from then on. Invariants 1, 2, 13 and 14.
+//! write-back of records, the file system's journal, its superblock, a flush) a failure of the
+//! first such operation, then of the second and so on; once, and from then on. Invariants 1, 2, 13
+//! and 14.
 //!
 //! What is expected of each: the log says so or, where the file system made good for it, says
 //! nothing; once a call has failed with poison none succeeds; no append that had been acknowledged
-//! is missing, neither after a power cut right then nor after the file system has been unmounted and
-//! mounted again, and then the log opens and takes appends.
+//! is missing, neither after a power cut right then nor after the file system has been unmounted
+//! and mounted again, and then the log opens and takes appends.
 #![cfg(target_os = "linux")]
 
 use seawall::{FsyncPolicy, Level, WalConfig};
@@ -87,7 +88,7 @@ fn work(wal: &seawall::blocking::Wal, history: &History, appends: u64) -> Outcom
 /// Lets one operation fail, and returns what came of it and how many records were kept.
 fn fail(block: &BlockDevice, base: &Image, failing: Failing) -> (Outcome, u64) {
     let history = History::default();
-    block.set_image(base.clone());
+    block.set_image(base);
     let mounted = block.mount().expect("nothing fails yet");
     let config = settings(mounted.path(), failing.nth);
     let (wal, opened) = open(config.clone()).expect("nothing fails yet");
@@ -113,13 +114,13 @@ fn fail(block: &BlockDevice, base: &Image, failing: Failing) -> (Outcome, u64) {
     let unmounted = block.image();
     // Had power gone out before that: flushes that failed cover nothing.
     let unflushed = Unflushed::Torn { sector_bytes: 4_096, seed: failing.nth };
-    block.set_image(base.at(&log, log.len(), unflushed));
+    block.set_image(&base.at(&log, log.len(), unflushed));
     let mounted = block.mount().expect("a file system survives power cuts");
     let (wal, opened) = open(config.clone()).expect("invariant 13: the log opens again");
     history.check(opened.first, &opened.found, END);
     drop(wal);
     mounted.unmount().expect("nobody uses it");
-    block.set_image(unmounted);
+    block.set_image(&unmounted);
     let mounted = block.mount().expect("a disk that works again is mounted");
     let (wal, opened) = open(config).expect("invariant 13: the log opens again");
     let bound = history.check_and_continue(opened.first, &opened.found, END);
@@ -130,10 +131,11 @@ fn fail(block: &BlockDevice, base: &Image, failing: Failing) -> (Outcome, u64) {
     (outcome, bound)
 }
 
-fn table_of(block: &BlockDevice, seconds: u64) {
+fn table_of(block: &BlockDevice, seconds: u32) {
     let base = block.image();
     let name = block.format().name;
-    let rows = TARGETS.map(|(what, target)| [(what, target, 1), (what, target, u64::MAX)]).concat();
+    let often = |(what, target)| [(what, target, 1), (what, target, u64::MAX)];
+    let rows = TARGETS.map(often).concat();
     let budget = seeds::budget(seconds) / u32::try_from(rows.len()).expect("a few");
     let mut hits = 0;
     for (what, target, count) in rows {
@@ -157,8 +159,8 @@ fn table_of(block: &BlockDevice, seconds: u64) {
         }
         let Row { failures, poisoned, refused, unnoticed, kept } = row;
         println!(
-            "{name:<6} {what:<17} {often:<13} {failures:>4} failures: {poisoned:>4} poisoned, {refused:>3} \
-             refused, {unnoticed:>3} unnoticed; {kept} acknowledged records, all kept"
+            "{name:<6} {what:<17} {often:<13} {failures:>4} failures: {poisoned:>4} poisoned, \
+             {refused:>3} refused, {unnoticed:>3} unnoticed; {kept} acknowledged records, all kept"
         );
         hits += usize::from(row.poisoned > 0);
     }

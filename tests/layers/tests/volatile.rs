@@ -2,9 +2,9 @@
 //! the file system, in recovery too, and each kind of request failing. Invariants 1 to 8, 13, 15
 //! and 16.
 //!
-//! `SEAWALL_SEED=n` runs one seed alone, `SEAWALL_PROVE_SECONDS=n` new ones for so long. The
-//! threads of a log run as the kernel lets them, so a seed replays as far as that goes; `lockstep.rs`
-//! is the same each time.
+//! `SEAWALL_SEED=n` runs one seed alone, `SEAWALL_PROVE_SECONDS=n` new ones for a share of that.
+//! The threads of a log run as the kernel lets them, so a seed replays as far as that goes;
+//! `lockstep.rs` is the same each time.
 #![cfg(target_os = "linux")]
 
 use seawall::Level;
