@@ -8,7 +8,7 @@
 use crate::disk::{Disk, Entry, Image};
 use crate::fuse::{NOT_CACHED, attributes, serve};
 use crate::history::MARK;
-use crate::machine::{self, Mounted};
+use crate::machine::{self, Machine, Mounted};
 use crate::volatile::{About, ROOT};
 use fuser::{
     Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner,
@@ -92,7 +92,7 @@ impl BlockDevice {
     ///
     /// # Errors
     /// Why this machine has none.
-    pub fn new(format: Format) -> Result<Self, String> {
+    pub fn new(machine: &Machine, format: Format) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("seawall-block-")
             .tempdir()
@@ -104,7 +104,7 @@ impl BlockDevice {
         let shared = Arc::new(Shared::default());
         shared.lock().mark = MARK.to_vec();
         let glue = Glue { shared: shared.clone(), bytes: format.disk_bytes };
-        let backing = serve(glue, &backing_path, "seawall-disk")?;
+        let backing = serve(&machine.keeper(), glue, &backing_path, "seawall-disk")?;
         let (device, device_path) = attach(&backing_path.join(NAME))?;
         let block = Self { format, shared, device, device_path, _backing: backing, folder };
         let path = block.device_path.display().to_string();

@@ -5,7 +5,7 @@
 //! [`Stats::trace`] sums up. From the moment that power is out every request fails, so whatever
 //! was acknowledged by then was acknowledged in time.
 
-use crate::machine::{Mounted, open_fuse};
+use crate::machine::{Keeper, Machine, Mounted, open_fuse};
 use crate::volatile::{About, EIO, EOPNOTSUPP, Errno, ROOT, Tree};
 use fuser::{
     BackgroundSession, Config, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
@@ -198,6 +198,7 @@ pub struct Volatile {
     mounted: Option<Mounted>,
     folder: tempfile::TempDir,
     shared: Arc<Shared>,
+    keeper: Keeper,
 }
 
 impl Volatile {
@@ -205,12 +206,13 @@ impl Volatile {
     ///
     /// # Errors
     /// Why it cannot be mounted.
-    pub fn mount() -> Result<Self, String> {
+    pub fn mount(machine: &Machine) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("seawall-volatile-")
             .tempdir()
             .map_err(|error| format!("no folder to mount on: {error}"))?;
-        let mut volatile = Self { mounted: None, folder, shared: Arc::default() };
+        let mut volatile =
+            Self { mounted: None, folder, shared: Arc::default(), keeper: machine.keeper() };
         volatile.mount_tree(Tree::default())?;
         Ok(volatile)
     }
@@ -221,7 +223,7 @@ impl Volatile {
             out: Condvar::new(),
         });
         let glue = Glue { shared: shared.clone() };
-        self.mounted = Some(serve(glue, self.folder.path(), "seawall-volatile")?);
+        self.mounted = Some(serve(&self.keeper, glue, self.folder.path(), "seawall-volatile")?);
         self.shared = shared;
         Ok(())
     }
@@ -310,19 +312,23 @@ impl Volatile {
 
 /// Mounts a file system and serves it until it is unmounted and nobody has a file of it open.
 pub(crate) fn serve(
+    keeper: &Keeper,
     filesystem: impl Filesystem,
     path: &Path,
-    name: &str,
+    name: &'static str,
 ) -> Result<Mounted, String> {
-    let device = OwnedFd::from(open_fuse()?);
-    let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-    let mounted = Mounted::new(Path::new(name), path, "fuse", flags, &data)?;
-    let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default());
-    let session: io::Result<BackgroundSession> = session.and_then(Session::spawn);
-    // Nobody joins the thread: it ends with the connection, which ends with the last open file.
-    session.map_err(|error| format!("the file system is not served: {error}"))?;
-    Ok(mounted)
+    let path = path.to_owned();
+    keeper.run(move || {
+        let device = OwnedFd::from(open_fuse()?);
+        let data = format!("fd={},rootmode=40000,user_id=0,group_id=0", device.as_raw_fd());
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
+        let mounted = Mounted::new(Path::new(name), &path, "fuse", flags, &data)?;
+        let session = Session::from_fd(filesystem, device, SessionACL::All, Config::default());
+        let session: io::Result<BackgroundSession> = session.and_then(Session::spawn);
+        // Nobody joins the thread: it ends with the connection, which ends with the last open file.
+        session.map_err(|error| format!("the file system is not served: {error}"))?;
+        Ok(mounted)
+    })?
 }
 
 /// What the kernel asks, as it asks it.

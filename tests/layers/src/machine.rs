@@ -3,18 +3,42 @@
 //! Every mount is made in a mount namespace of the test's own thread and those that it starts, and
 //! every loop device frees itself when nobody has it open. So whatever ends a test, SIGKILL
 //! included, the kernel undoes the rest: no mount and no device of an earlier run is ever left.
+//!
+//! For that the connections of our file systems must close when their threads end, also while
+//! another thread of the process is stuck in a call that waits for them: an unmount, say. Threads
+//! share their open files, and those stay open until the last thread has ended. Therefore one
+//! thread, the keeper, begins with a table of open files of its own, and opens and serves all
+//! connections.
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Gives this thread, and those that it starts, mounts of their own.
+type Job = Box<dyn FnOnce() + Send>;
+
+/// This machine, as long as a test has it to itself: tests of one process take turns.
+#[derive(Debug)]
+pub struct Machine {
+    keeper: Keeper,
+    _turn: MutexGuard<'static, ()>,
+}
+
+/// The thread that has the connections of our file systems open.
+#[derive(Clone, Debug)]
+pub struct Keeper(Sender<Job>);
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits for this test's turn, and gives this thread and those that it starts mounts of their own.
 ///
 /// # Errors
 /// Why this machine does not let us.
-pub fn enter() -> Result<(), String> {
+pub fn enter() -> Result<Machine, String> {
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     if !nix::unistd::geteuid().is_root() {
         return Err("mounting needs root".to_owned());
     }
@@ -23,7 +47,40 @@ pub fn enter() -> Result<(), String> {
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .map_err(|error| format!("mounts cannot be kept to ourselves: {error}"))?;
-    open_fuse().map(drop)
+    open_fuse()?;
+    Ok(Machine { keeper: Keeper::start()?, _turn: turn })
+}
+
+impl Machine {
+    /// The keeper of this test.
+    pub fn keeper(&self) -> Keeper {
+        self.keeper.clone()
+    }
+}
+
+impl Keeper {
+    fn start() -> Result<Self, String> {
+        let (jobs, todo) = channel::<Job>();
+        let keeper = Self(jobs);
+        std::thread::spawn(move || todo.into_iter().for_each(|job| job()));
+        keeper.run(|| {
+            unshare(CloneFlags::CLONE_FILES)
+                .map_err(|error| format!("no open files of our own: {error}"))
+        })??;
+        Ok(keeper)
+    }
+
+    /// Runs something on the keeper's thread.
+    pub(crate) fn run<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let (done, result) = channel();
+        let job = Box::new(move || drop(done.send(job())));
+        let ended = "the thread that serves file systems has ended";
+        self.0.send(job).map_err(|_| ended.to_owned())?;
+        result.recv().map_err(|_| ended.to_owned())
+    }
 }
 
 /// A new connection to the kernel's FUSE.

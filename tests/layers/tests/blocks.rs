@@ -7,8 +7,9 @@
 #![cfg(target_os = "linux")]
 
 use seawall_layers::block::{BlockDevice, FORMATS, Format};
+use seawall_layers::machine::{self, Machine};
+use seawall_layers::seeds;
 use seawall_layers::states::World;
-use seawall_layers::{machine, seeds};
 use std::time::Instant;
 
 /// How many workloads a log has, one after another.
@@ -16,10 +17,14 @@ const LIVES: u64 = 3;
 const APPENDS: u64 = 24;
 
 /// A device with this file system, or why this machine has none.
-fn device(name: &str) -> Option<BlockDevice> {
+fn device(name: &str) -> Option<(Machine, BlockDevice)> {
     let format: Format = *FORMATS.iter().find(|format| format.name == name)?;
-    match machine::enter().and_then(|()| BlockDevice::new(format)) {
-        Ok(block) => Some(block),
+    let made = machine::enter().and_then(|machine| {
+        let block = BlockDevice::new(&machine, format)?;
+        Ok((machine, block))
+    });
+    match made {
+        Ok(made) => Some(made),
         Err(why) => {
             println!("skipped: {name}: {why}");
             None
@@ -28,7 +33,7 @@ fn device(name: &str) -> Option<BlockDevice> {
 }
 
 fn states_of(name: &str) {
-    let Some(block) = device(name) else { return };
+    let Some((_machine, block)) = device(name) else { return };
     let base = block.image();
     let (mut unmountable, mut bound) = (0, 0);
     seeds::run(name, 18, |seed, until| {
@@ -66,7 +71,7 @@ fn power_loss_on_btrfs() {
 #[test]
 fn a_disk_that_forgets_a_flush_is_caught() {
     for format in FORMATS {
-        let Some(block) = device(format.name) else { continue };
+        let Some((_machine, block)) = device(format.name) else { continue };
         let mut world = World::new(&block, block.image(), 1);
         world.work(1, APPENDS);
         assert!(world.catches_a_forgotten_flush(), "{}: nobody notices", format.name);

@@ -171,9 +171,12 @@ fn table_of(block: &BlockDevice, seconds: u32) {
 fn failures_of(name: &str) {
     let format: Option<&Format> = FORMATS.iter().find(|format| format.name == name);
     let format = *format.expect("it is one of ours");
-    match machine::enter().and_then(|()| BlockDevice::new(format)) {
-        Ok(block) => table_of(&block, 6),
-        Err(why) => println!("skipped: {name}: {why}"),
+    let tried = machine::enter().and_then(|machine| {
+        table_of(&BlockDevice::new(&machine, format)?, 6);
+        Ok(())
+    });
+    if let Err(why) = tried {
+        println!("skipped: {name}: {why}");
     }
 }
 

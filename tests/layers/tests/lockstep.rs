@@ -4,16 +4,21 @@
 
 use seawall_layers::fuse::{Fault, Kind, Volatile};
 use seawall_layers::lockstep::Lockstep;
-use seawall_layers::{machine, seeds};
+use seawall_layers::machine::{self, Machine};
+use seawall_layers::seeds;
 use seawall_tests::random::Random;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 const LIVES: u64 = 8;
 const STEPS: u64 = 150;
 
-fn mount() -> Option<Volatile> {
-    match machine::enter().and_then(|()| Volatile::mount()) {
-        Ok(volatile) => Some(volatile),
+fn mount() -> Option<(Machine, Volatile)> {
+    let mounted = machine::enter().and_then(|machine| {
+        let volatile = Volatile::mount(&machine)?;
+        Ok((machine, volatile))
+    });
+    match mounted {
+        Ok(mounted) => Some(mounted),
         Err(why) => {
             println!("skipped: {why}");
             None
@@ -60,14 +65,15 @@ fn live(volatile: &mut Volatile, seed: u64, lies: bool) -> (u64, u64) {
 
 #[test]
 fn power_cuts_in_lockstep_lose_nothing() {
-    let Some(mut volatile) = mount() else { return };
+    let Some((_machine, mut volatile)) = mount() else { return };
     seeds::run("volatile, lockstep", 5, |seed, _| live(&mut volatile, seed, false).0);
 }
 
 #[test]
 fn a_seed_does_the_same_each_time() {
     for seed in 0..5 {
-        let traces = [(); 2].map(|()| mount().map(|mut new| live(&mut new, seed, false).1));
+        let traces =
+            [(); 2].map(|()| mount().map(|(_machine, mut new)| live(&mut new, seed, false).1));
         assert_eq!(traces[0], traces[1], "seed {seed}");
     }
 }
@@ -76,7 +82,7 @@ fn a_seed_does_the_same_each_time() {
 #[test]
 fn a_sync_that_lies_is_caught() {
     let caught = (0..40).find(|seed| {
-        let Some(mut volatile) = mount() else { return true };
+        let Some((_machine, mut volatile)) = mount() else { return true };
         catch_unwind(AssertUnwindSafe(|| live(&mut volatile, *seed, true))).is_err()
     });
     assert!(caught.is_some(), "nobody notices");

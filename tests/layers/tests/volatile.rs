@@ -10,18 +10,23 @@
 use seawall::Level;
 use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
 use seawall_layers::history::{END, History, read};
+use seawall_layers::machine::{self, Machine};
+use seawall_layers::seeds;
 use seawall_layers::volatile::{EIO, ENOSPC};
 use seawall_layers::workload::{self, Plan, config, open};
-use seawall_layers::{machine, seeds};
 use seawall_tests::random::Random;
 
 /// How many lives a log has, each ended by a power cut.
 const LIVES: u64 = 6;
 
 /// Mounts, or says why this machine does not.
-fn mount() -> Option<Volatile> {
-    match machine::enter().and_then(|()| Volatile::mount()) {
-        Ok(volatile) => Some(volatile),
+fn mount() -> Option<(Machine, Volatile)> {
+    let mounted = machine::enter().and_then(|machine| {
+        let volatile = Volatile::mount(&machine)?;
+        Ok((machine, volatile))
+    });
+    match mounted {
+        Ok(mounted) => Some(mounted),
         Err(why) => {
             println!("skipped: {why}");
             None
@@ -99,19 +104,19 @@ fn arm(volatile: &Volatile, random: &mut Random) {
 
 #[test]
 fn power_cuts_lose_nothing() {
-    let Some(mut volatile) = mount() else { return };
+    let Some((_machine, mut volatile)) = mount() else { return };
     seeds::run("volatile, 4 threads", 8, |seed, _| live(&mut volatile, seed, 4, false));
 }
 
 #[test]
 fn power_cuts_lose_nothing_of_one_thread() {
-    let Some(mut volatile) = mount() else { return };
+    let Some((_machine, mut volatile)) = mount() else { return };
     seeds::run("volatile, 1 thread", 5, |seed, _| live(&mut volatile, seed, 1, false));
 }
 
 #[test]
 fn power_cuts_and_failing_requests_lose_nothing() {
-    let Some(mut volatile) = mount() else { return };
+    let Some((_machine, mut volatile)) = mount() else { return };
     seeds::run("volatile, faults", 8, |seed, _| live(&mut volatile, seed, 3, true));
 }
 
@@ -119,7 +124,7 @@ fn power_cuts_and_failing_requests_lose_nothing() {
 /// work there, and appends work again when there is room.
 #[test]
 fn a_full_file_system_loses_nothing() {
-    let Some(mut volatile) = mount() else { return };
+    let Some((_machine, mut volatile)) = mount() else { return };
     let mut full = 0;
     seeds::run("volatile, full", 3, |seed, _| {
         let mut random = Random::new(seed);
