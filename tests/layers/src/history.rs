@@ -90,6 +90,7 @@ struct Notes {
 #[derive(Debug, Default)]
 pub struct History {
     next: AtomicU64,
+    refused_for_room: AtomicU64,
     notes: Mutex<Notes>,
 }
 
@@ -161,6 +162,9 @@ impl History {
             Err(Error::Poisoned(_)) => Ended::Unknown,
             Err(_) => Ended::Undone,
         };
+        if let Err(Error::DiskFull(_) | Error::NoSegment(_)) = &result {
+            self.refused_for_room.fetch_add(1, Ordering::Relaxed);
+        }
         self.note(asked, began, returned, ended);
         result
     }
@@ -220,14 +224,9 @@ impl History {
         last
     }
 
-    /// How many appends were acknowledged at `Disk` since the log was opened.
-    pub fn durable_appends(&self) -> usize {
-        let notes = self.lock();
-        let is_durable = |call: &&Call| {
-            matches!(call.asked, Asked::Append { is_durable: true, .. })
-                && matches!(call.ended, Ended::Well(_))
-        };
-        notes.calls.iter().filter(is_durable).count()
+    /// How many appends have been refused for want of room.
+    pub fn refused_for_room(&self) -> u64 {
+        self.refused_for_room.load(Ordering::Relaxed)
     }
 
     /// What the oracle knows at a moment, and the appends that may or may not be there.
