@@ -563,6 +563,10 @@ impl Engine {
     /// What follows from any change: who is satisfied, what there is to tell, what is due.
     fn after_change(&self, state: &mut State, took: Duration) -> Aftermath {
         let mut aftermath = Aftermath::default();
+        // Before anybody is told: asking for commands may end a request that needs none.
+        while let Some(command) = state.log.poll_lane(Lane::Background) {
+            state.background.push_back(command);
+        }
         state.settle(&mut aftermath.wakes);
         let durable = state.log.durable().lsn.get();
         if self.durable.swap(durable, Ordering::Release) != durable || state.is_over() {
@@ -578,9 +582,6 @@ impl Engine {
                 FileId::Segment(segment) => segment.get() + HANDLES_KEPT > newest,
                 FileId::Manifest | FileId::Quarantined(_) => true,
             });
-        }
-        while let Some(command) = state.log.poll_lane(Lane::Background) {
-            state.background.push_back(command);
         }
         while let Some(event) = state.log.poll_event() {
             if self.config.meter.is_some() {

@@ -338,7 +338,7 @@ impl World {
                 Ok(recovered) => recovered,
                 Err(error) => panic!("invariant 8: the log does not open: {error}"),
             };
-            assert!(report.damage.is_none(), "invariant 10: no damage was done: {report:?}");
+            assert!(!report.is_damaged(), "invariant 10: no damage was done: {report:?}");
             self.trace(|| format!("recovered {report:?}"));
             self.check(&log, &report, written);
             self.log = Some(log);

@@ -108,3 +108,20 @@ fn everybody_is_woken_under_batch() {
 fn everybody_is_woken_under_os() {
     within_a_minute(FsyncPolicy::Os);
 }
+
+/// A deletion that finds nothing to delete ends without a command, so nothing completes that would
+/// tell whoever waits for it.
+#[test]
+fn deletions_without_anything_to_delete_return() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = blocking::Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    wal.append(&Record::put(b"key", b"value")).unwrap();
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for _ in 0..20_000 {
+            assert_eq!(wal.delete_segments_before(Lsn::new(1)).unwrap(), 0);
+        }
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(Duration::from_secs(30)).expect("somebody was never woken");
+}

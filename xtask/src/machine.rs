@@ -34,6 +34,41 @@ pub(crate) fn prepare(_root: &Path) -> Outcome {
     }
 }
 
+/// What makes file systems and loop devices, and the package that it comes with.
+const FILE_SYSTEM_TOOLS: &[(&str, &str)] = &[
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("losetup", "mount"),
+];
+
+/// Installs what the layers need to make file systems, or says what will be skipped.
+pub(crate) fn prepare_file_systems(_root: &Path) -> Outcome {
+    if !cfg!(target_os = "linux") {
+        return Outcome::Skipped("mounts are those of Linux: the layers will skip".to_string());
+    }
+    if !is_root() {
+        return Outcome::Skipped("mounting needs root: the layers will skip".to_string());
+    }
+    let missing = || FILE_SYSTEM_TOOLS.iter().filter(|(tool, _)| !is_installed(tool));
+    if missing().next().is_some() && find("apt-get").is_some() {
+        let packages = missing().map(|(_, package)| *package);
+        let install: Vec<&str> = ["install", "-y"].into_iter().chain(packages).collect();
+        let _installed = succeeds("apt-get", &["update"]) && succeeds("apt-get", &install);
+    }
+    let left: Vec<&str> = missing().map(|(tool, _)| *tool).collect();
+    if left.is_empty() {
+        return Outcome::Passed;
+    }
+    Outcome::Skipped(format!("no {}: the layers that need it will skip", left.join(", ")))
+}
+
+/// Tools of the administrator are not on everybody's path.
+fn is_installed(tool: &str) -> bool {
+    let folders = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+    find(tool).is_some() || folders.iter().any(|folder| Path::new(folder).join(tool).is_file())
+}
+
 /// Sees to it that the standard library of a target is there; says what to do if it cannot be.
 ///
 /// Asks rustc, not rustup: a distribution's Rust has targets, but no rustup.

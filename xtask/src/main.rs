@@ -36,7 +36,8 @@ Commands:
   test [--fast]        every step below, in order; a failed step does not stop the later ones
   component            the WebAssembly component, into target/component/
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
-  prove [--seconds N]  the simulator and the crash tests, optimised, for about N seconds (60)
+  prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
+                       optimised, each for about N seconds (60)
 
 Options:
   --fast               leave out the steps marked slow

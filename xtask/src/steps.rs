@@ -87,7 +87,24 @@ const CLIPPY: &[&str] =
 /// Core alone, so that no other package switches on a feature that it needs.
 const CORE: &[&str] = &["build", "--package", "seawall-core"];
 
-const TESTS: &[&str] = &["test", "--workspace", "--no-fail-fast"];
+const TESTS: &[&str] = &["test", "--workspace", "--exclude", "seawall-layers", "--no-fail-fast"];
+
+/// Real file systems and devices, one test at a time, with the figures that they print.
+const LAYERS: &[&str] =
+    &["test", "--package", "seawall-layers", "--no-fail-fast", "--", "--nocapture", SINGLY];
+
+const LAYERS_PROVED: &[&str] = &[
+    "test",
+    "--release",
+    "--package",
+    "seawall-layers",
+    "--no-fail-fast",
+    "--",
+    "--nocapture",
+    SINGLY,
+];
+
+const SINGLY: &str = "--test-threads=1";
 
 const TESTS_OF_FEATURES: &[&str] =
     &["test", "--package", "seawall", "--all-features", "--no-fail-fast"];
@@ -113,6 +130,8 @@ pub(crate) const TEST: &[Step] = &[
     Step::call("component", component::build),
     Step::cargo("tests", TESTS),
     Step::cargo("tests, all features", TESTS_OF_FEATURES),
+    Step::call("file systems", machine::prepare_file_systems).slow(),
+    Step::cargo("layers", LAYERS).slow(),
     Step::cargo("library alone", CHECK).slow(),
     Step::cargo("feature tracing", CHECK_TRACING).slow(),
     Step::cargo("feature metrics", CHECK_METRICS).slow(),
@@ -121,8 +140,12 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),
 ];
 
-pub(crate) const PROVE: &[Step] =
-    &[Step::call("prepare", machine::prepare), Step::cargo("prove", PROOFS).unlimited()];
+pub(crate) const PROVE: &[Step] = &[
+    Step::call("prepare", machine::prepare),
+    Step::call("file systems", machine::prepare_file_systems),
+    Step::cargo("prove", PROOFS).unlimited(),
+    Step::cargo("prove layers", LAYERS_PROVED).unlimited(),
+];
 
 /// The cargo command line of a step, without `cargo` itself.
 ///

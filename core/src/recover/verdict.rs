@@ -598,7 +598,9 @@ impl Judge<'_> {
             if index >= from {
                 push(RangeKind::Orphaned, at.min(report.last_end), report.last_end);
             }
-            if let Some(end) = arranged.end.filter(|end| end.offset > arranged.file_bytes) {
+            // In a torn tail these bytes were never known durable, and there are none to report.
+            let end = arranged.end.filter(|end| is_damage && end.offset > arranged.file_bytes);
+            if let Some(end) = end {
                 push(RangeKind::Missing, arranged.file_bytes, end.offset);
             }
         }
