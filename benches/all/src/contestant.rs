@@ -39,7 +39,7 @@ pub enum Ability {
 }
 
 /// How a log is opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setup {
     /// How many threads will append.
     pub writers: usize,
@@ -49,8 +49,8 @@ pub struct Setup {
     pub pack: Pack,
     /// Whether tasks will append.
     pub tasks: bool,
-    /// Whether appends will ask for the device: some logs fix that when they open.
-    pub durable: bool,
+    /// What appends will ask for: some logs fix that when they open.
+    pub level: Level,
     /// Whether what is appended will be read back.
     pub reads: bool,
 }

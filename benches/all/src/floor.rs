@@ -16,23 +16,28 @@ use std::time::{Duration, Instant};
 pub(crate) enum Floor {
     /// System calls as the work is defined.
     Calls,
+    /// The same with twelve bytes more a record: what a log needs at least to find and check it.
+    Framed,
     /// Records are gathered in memory, and one call takes many.
     Memory,
 }
 
 /// So much is gathered in memory before a call takes it; as much as a batch of Seawall holds.
 const GATHERED_BYTES: usize = 256 << 10;
+/// What a log needs at least besides a record: lengths, a number, a checksum.
+const FRAME_BYTES: usize = 12;
 /// Pieces that a log is read in.
 const PIECE_BYTES: usize = 64 << 10;
-/// How long the file is that durable floors write over and over.
-const WRITTEN_BYTES: u64 = 64 << 20;
+/// How long the file is at most that durable floors write over and over.
+const WRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 impl Floor {
-    pub(crate) const ALL: [Self; 2] = [Self::Calls, Self::Memory];
+    pub(crate) const ALL: [Self; 3] = [Self::Calls, Self::Framed, Self::Memory];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Calls => "floor",
+            Self::Framed => "floor + 12 B",
             Self::Memory => "floor in memory",
         }
     }
@@ -42,6 +47,9 @@ impl Floor {
         match (self, work) {
             (Self::Calls, Work::Append { .. } | Work::AppendText { .. }) => {
                 Some("one write(2) for each record")
+            }
+            (Self::Framed, Work::Append { level: Level::Os, .. } | Work::AppendText { .. }) => {
+                Some("one write(2) for each, with 12 bytes more")
             }
             (Self::Memory, Work::Append { level: Level::Buffered, .. }) => {
                 Some("copy to memory, one write(2) for each 256 KiB")
@@ -53,11 +61,11 @@ impl Floor {
             (Self::Calls, Work::Threads { .. } | Work::Tasks { .. }) => {
                 Some("pwrite + fdatasync with a record of every writer, in a written file")
             }
-            (Self::Calls, Work::OpenCrashed | Work::ReadAll) => {
+            (Self::Calls, Work::OpenCrashed { .. } | Work::ReadAll) => {
                 Some("read from the page cache and CRC32C, in pieces of 64 KiB")
             }
             (Self::Calls, Work::Seek) => Some("pread and CRC32C of one record"),
-            (Self::Calls, Work::OpenSealed { .. }) | (Self::Memory, _) => None,
+            (Self::Calls, Work::OpenSealed { .. }) | (Self::Framed | Self::Memory, _) => None,
         }
     }
 
@@ -83,14 +91,19 @@ impl Floor {
             Work::Threads { bytes, count } | Work::Tasks { bytes, count } => {
                 synced(count * bytes, count as u64, dir, scale)
             }
-            Work::OpenCrashed | Work::ReadAll => read(work, dir),
+            Work::OpenCrashed { .. } | Work::ReadAll => read(work, dir),
             Work::Seek => seek(work, dir, scale),
             Work::OpenSealed { .. } => Err("there is no such floor".into()),
         }
     }
 
     fn append(self, work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
-        let records = records(work);
+        let mut records = records(work);
+        if self == Self::Framed {
+            for record in &mut records {
+                record.extend_from_slice(&[7; FRAME_BYTES]);
+            }
+        }
         let mut file = File::create(dir.join("floor"))?;
         let mut gathered = Vec::with_capacity(GATHERED_BYTES);
         let clock = Clock::start();
@@ -98,7 +111,7 @@ impl Floor {
         while budget.goes_on() {
             let record = &records[budget.done() % records.len()];
             match self {
-                Self::Calls => file.write_all(record)?,
+                Self::Calls | Self::Framed => file.write_all(record)?,
                 Self::Memory => {
                     if gathered.len() + record.len() > GATHERED_BYTES {
                         file.write_all(&gathered)?;
@@ -129,7 +142,8 @@ fn batches(work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
 fn synced(bytes: usize, records: u64, dir: &Path, scale: &Scale) -> Outcome<Measured> {
     let options = OpenOptions::new().create(true).truncate(true).write(true).clone();
     let mut file = options.open(dir.join("floor"))?;
-    let pieces = (WRITTEN_BYTES / bytes as u64).clamp(1, 4096);
+    let written = WRITTEN_BYTES_MAX.min(scale.append_bytes / 8);
+    let pieces = (written / bytes as u64).clamp(1, 4096);
     let data = vec![7; bytes];
     for _ in 0..pieces {
         file.write_all(&data)?;

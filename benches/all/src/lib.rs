@@ -1,10 +1,11 @@
 //! Seawall beside raw floors and beside other logs, measured in one run on one disk.
 //!
 //! A *row* is a kind of work ([`row`]); a *contestant* is a log that may be able to do it
-//! ([`contestant`]); a *floor* is the same work with bare system calls ([`floor`]). Each measurement
-//! is a process of its own ([`child`]), so that memory, processor time and panics are that
-//! contestant's alone. All contestants of a row run one after another, several rounds over, and
-//! each is divided by the floor of its own round: what a shared machine does to one, it does to all.
+//! ([`contestant`]); a *floor* is the same work with bare system calls ([`floor`]). Each
+//! measurement is a process of its own ([`child`]), so that memory, processor time and panics are
+//! that contestant's alone. All contestants of a row run one after another, several rounds over,
+//! and each is divided by the floor of its own round: what a shared machine does to one, it does
+//! to all.
 //!
 //! No time ever fails anything. What was written is counted when it is read back.
 

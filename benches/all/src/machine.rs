@@ -1,4 +1,4 @@
-//! The facts about the machine, so that figures can be compared with care; and this process's memory.
+//! The facts about the machine, so that figures can be compared with care; this process's memory.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

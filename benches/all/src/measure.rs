@@ -28,7 +28,7 @@ impl Scale {
     /// Of how many records the log consists that a row reads.
     pub(crate) fn prepared_records(&self, work: Work) -> u64 {
         let bytes = match work {
-            Work::OpenCrashed => self.crashed_bytes,
+            Work::OpenCrashed { .. } => self.crashed_bytes,
             Work::OpenSealed { segments } => segments * SEALED_SEGMENT_BYTES,
             _ => self.read_bytes,
         };
@@ -188,20 +188,22 @@ pub(crate) fn prepare(
     dir: &Path,
     scale: &Scale,
 ) -> Outcome<u64> {
-    const BATCH: u64 = 500;
+    /// Where a row is about a log that was written in batches.
+    const BATCH: usize = 500;
     let log = contestant.open(dir, &work.setup(false))?;
     let records = records(work);
     let count = scale.prepared_records(work);
-    let mut done = 0;
-    while done < count {
-        let many = BATCH.min(count - done);
-        let batch: Vec<&[u8]> = (done..done + many)
-            .map(|at| &records[usize::try_from(at).unwrap_or(0) % records.len()][..])
-            .collect();
-        log.append_batch(0, &batch, Level::Os)?;
-        done += many;
+    let many = if work == (Work::OpenCrashed { batches: true }) { BATCH } else { 1 };
+    let batch: Vec<&[u8]> = (0..many).map(|at| &records[at % records.len()][..]).collect();
+    let mut left = usize::try_from(count)?;
+    while left > 0 {
+        match &batch[..many.min(left)] {
+            [_] => log.append(0, &records[left % records.len()], Level::Os)?,
+            batch => log.append_batch(0, batch, Level::Os)?,
+        }
+        left -= many.min(left);
     }
-    if work == Work::OpenCrashed {
+    if matches!(work, Work::OpenCrashed { .. }) {
         // The process ends with the log as it is.
         std::mem::forget(log);
     } else {
@@ -220,14 +222,11 @@ pub(crate) fn measure(
 ) -> Outcome<Measured> {
     let setup = work.setup(verifies);
     match work {
-        Work::Append { level, .. } => {
-            appended(contestant, work, dir, verifies, |log| append(log, work, level, scale))
+        Work::Append { .. } | Work::AppendText { .. } => {
+            appended(contestant, work, dir, verifies, |log| append(log, work, scale))
         }
-        Work::AppendText { .. } => {
-            appended(contestant, work, dir, verifies, |log| append(log, work, Level::Os, scale))
-        }
-        Work::Batch { records, level, .. } => appended(contestant, work, dir, verifies, |log| {
-            append_batches(log, work, records, level, scale)
+        Work::Batch { records, .. } => appended(contestant, work, dir, verifies, |log| {
+            append_batches(log, work, records, scale)
         }),
         Work::Threads { count, .. } => appended(contestant, work, dir, verifies, |log| {
             append_from_threads(log, work, count, scale)
@@ -235,7 +234,7 @@ pub(crate) fn measure(
         Work::Tasks { count, .. } => appended(contestant, work, dir, verifies, |log| {
             append_from_tasks(log, work, count, scale)
         }),
-        Work::OpenCrashed => open_crashed(contestant, work, dir, &setup, scale),
+        Work::OpenCrashed { .. } => open_crashed(contestant, work, dir, &setup, scale),
         Work::OpenSealed { .. } => open_sealed(contestant, work, dir, &setup, scale),
         Work::ReadAll => read_all(contestant, work, dir, &setup, scale),
         Work::Seek => seek(contestant, work, dir, &setup, scale),
@@ -285,7 +284,9 @@ fn appended(
     let syncs = log.syncs();
     let stored = log.stored_bytes();
     let mut measured = run(&log)?;
-    measured.syncs = log.syncs().zip(syncs).map(|(now, before)| now - before);
+    if work.level() == Level::Disk {
+        measured.syncs = log.syncs().zip(syncs).map(|(now, before)| now - before);
+    }
     measured.stored_bytes = log.stored_bytes().zip(stored).map(|(now, before)| now - before);
     if verifies {
         let expected = measured.count + WARM_UP as u64;
@@ -298,13 +299,8 @@ fn appended(
 const WARM_UP: usize = 64;
 
 fn warm_up(log: &dyn Log, work: Work) -> Outcome<()> {
-    let level = match work {
-        Work::Append { level, .. } | Work::Batch { level, .. } => level,
-        Work::Threads { .. } | Work::Tasks { .. } => Level::Disk,
-        _ => Level::Os,
-    };
     let records = records(work);
-    (0..WARM_UP).try_for_each(|at| log.append(0, &records[at % records.len()], level))?;
+    (0..WARM_UP).try_for_each(|at| log.append(0, &records[at % records.len()], work.level()))?;
     log.flush()
 }
 
@@ -345,12 +341,12 @@ fn read_back(
     Ok(found)
 }
 
-fn append(log: &Arc<dyn Log>, work: Work, level: Level, scale: &Scale) -> Outcome<Measured> {
+fn append(log: &Arc<dyn Log>, work: Work, scale: &Scale) -> Outcome<Measured> {
     let records = records(work);
     let clock = Clock::start();
     let mut budget = Budget::new(scale, work.record_bytes());
     while budget.goes_on() {
-        log.append(0, &records[budget.done() % records.len()], level)?;
+        log.append(0, &records[budget.done() % records.len()], work.level())?;
     }
     log.flush()?;
     Ok(clock.stop(budget.done() as u64, budget.bytes()))
@@ -360,7 +356,6 @@ fn append_batches(
     log: &Arc<dyn Log>,
     work: Work,
     count: usize,
-    level: Level,
     scale: &Scale,
 ) -> Outcome<Measured> {
     let records = records(work);
@@ -371,7 +366,7 @@ fn append_batches(
     let start = Instant::now();
     let mut before = Duration::ZERO;
     while budget.goes_on() {
-        log.append_batch(0, &batch, level)?;
+        log.append_batch(0, &batch, work.level())?;
         let now = start.elapsed();
         times.push(now.saturating_sub(before));
         before = now;

@@ -3,6 +3,7 @@
 use crate::machine::Machine;
 use crate::measure::{Measured, Scale};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 /// All of a run.
@@ -123,20 +124,25 @@ impl RowReport {
         let _ = writeln!(text, "\n{} [{}]{reach}", self.title, self.id);
         let _ = writeln!(
             text,
-            "  {:<18}{:>11}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}  also",
-            "", "pace", "floors", "p50 us", "p99", "p99.9", "cpu us", "rec/sync"
+            "  {:<18}{:>11}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}  also",
+            "", "pace", "of floor", "p50 us", "p99", "p99.9", "cpu us", "rec/sync"
         );
         for entry in &self.entries {
-            if let Some(reason) = &entry.absent {
-                let _ = writeln!(text, "  {:<18}{:>11}  {reason}", entry.name, "-");
-                continue;
-            }
             if !entry.rounds.is_empty() {
                 let _ = writeln!(text, "{}", self.line(entry));
             }
             if let Some(reason) = &entry.failed {
                 let _ = writeln!(text, "  {:<18}{:>11}  {reason}", entry.name, "failed");
             }
+        }
+        let absent: Vec<&str> = self
+            .entries
+            .iter()
+            .filter(|entry| entry.absent.is_some())
+            .map(|entry| entry.name.as_str())
+            .collect();
+        if !absent.is_empty() {
+            let _ = writeln!(text, "  not here: {}", absent.join("; "));
         }
         text
     }
@@ -151,7 +157,7 @@ impl RowReport {
             one.latency_micros.map(|_| one.count as f64 / syncs as f64)
         });
         format!(
-            "  {:<18}{:>11}{:>8}{:>9}{:>9}{:>9}{:>9}{:>9}  {}",
+            "  {:<18}{:>11}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}  {}",
             entry.name,
             self.pace(entry),
             ratio.map_or_else(|| "-".into(), |ratio| format!("{ratio:.2}")),
@@ -249,6 +255,16 @@ impl Report {
             for entry in row.entries.iter().filter(|entry| !entry.is_floor) {
                 let _ = writeln!(text, "  {:<18}{}", entry.name, entry.about);
             }
+        }
+        let absent = self
+            .rows
+            .iter()
+            .flat_map(|row| &row.entries)
+            .filter_map(|entry| entry.absent.as_ref().map(|reason| (&entry.name, reason)));
+        let absent: BTreeSet<_> = absent.collect();
+        let _ = writeln!(text, "\nWhy a log is not in a row:");
+        for (name, reason) in absent {
+            let _ = writeln!(text, "  {name:<18}{reason}");
         }
         text
     }

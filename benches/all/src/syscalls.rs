@@ -54,8 +54,8 @@ pub(crate) fn show(contestants: &[&dyn Contestant], dir: &Path, scale: &Scale) {
         }
     }
     println!(
-        "\nWhat opening and the first appends take is taken off. O_SYNC, where a log uses it, makes \
-         a write a sync without a call of its own."
+        "\nThe calls of opening and of the first appends are taken off. Where a log uses O_SYNC, \
+         each write is a sync as well."
     );
 }
 

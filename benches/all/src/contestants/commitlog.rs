@@ -21,14 +21,14 @@ impl Contestant for CommitLog {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
             Ability::Buffered => Err("every append is a write"),
-            Ability::Disk => Err("its flush syncs the index, but not the records"),
+            Ability::Disk => Err("its flush syncs no records"),
             Ability::Compress => Err("no compression"),
             _ => Ok(()),
         }
     }
 
     fn durable(&self) -> &'static str {
-        "none: flush syncs the index only"
+        "none: flush syncs whole pages of the index only"
     }
 
     fn opening(&self) -> &'static str {

@@ -1,4 +1,4 @@
-//! raft-engine: each writer appends to a Raft group of its own, which is how it is meant to be used.
+//! raft-engine: each writer appends to a Raft group of its own, as it is meant to be used.
 
 use crate::contestant::{Ability, Contestant, Log, Outcome, Seen, Setup};
 use protobuf::descriptor::UninterpretedOption;
@@ -65,7 +65,8 @@ struct Open {
     groups: Vec<Mutex<Group>>,
 }
 
-/// How the engine learns an entry's index. Entries are any protobuf message with a number and bytes.
+/// How the engine learns an entry's index. An entry is any protobuf message with a number and
+/// bytes.
 struct Indexed;
 
 impl MessageExt for Indexed {

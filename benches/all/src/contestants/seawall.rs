@@ -34,7 +34,11 @@ impl Contestant for Native {
         let config = WalConfig {
             max_segment_size: setup.segments.bytes_or(default.max_segment_size),
             // The other logs and the floors have no sync in the background either.
-            fsync_policy: if setup.durable { default.fsync_policy } else { FsyncPolicy::Os },
+            fsync_policy: if setup.level == Level::Disk {
+                default.fsync_policy
+            } else {
+                FsyncPolicy::Os
+            },
             compression: match setup.pack {
                 Pack::Plain => Compression::None,
                 Pack::Lz4 => Compression::Lz4,

@@ -43,7 +43,11 @@ impl Contestant for Walrus {
         } else {
             walrus_rust::enable_fd_backend();
         }
-        let schedule = if setup.durable { FsyncSchedule::SyncEach } else { FsyncSchedule::NoFsync };
+        let schedule = if setup.level == Level::Disk {
+            FsyncSchedule::SyncEach
+        } else {
+            FsyncSchedule::NoFsync
+        };
         let log = walrus_rust::Walrus::with_consistency_and_schedule(
             ReadConsistency::AtLeastOnce { persist_every: u32::MAX },
             schedule,
