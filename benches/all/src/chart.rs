@@ -49,6 +49,8 @@ const BAR: f64 = 13.0;
 const BAR_STEP: f64 = 18.0;
 const NAMES: f64 = 112.0;
 const BARS: f64 = 210.0;
+/// A bar is cut off at so many times the longer of Seawall's and the floors'.
+const BARS_LONGEST: f64 = 2.5;
 const COLUMN: f64 = 470.0;
 const TITLE: f64 = 22.0;
 const PANEL_GAP: f64 = 18.0;
@@ -70,7 +72,7 @@ pub(crate) fn bars(report: &Report) -> String {
         bottom = f64::max(bottom, y);
     }
     let legend = "Longer is faster. Beside each: pace, and speed as a part of the floor's in the \
-                  same round (medians). Dashed: the floor.";
+                  same round (medians). Dashed: the floor. \u{bb}: cut off.";
     body.push_str(&label(MARGIN, MARGIN + 8.0, "dim", "start", legend));
     body.push_str(&label(MARGIN, bottom + 4.0, "dim", "start", &report.machine.to_string()));
     page(MARGIN * 2.0 + COLUMN * 2.0, bottom + MARGIN, &body)
@@ -86,11 +88,14 @@ fn panel(row: &RowReport) -> Option<(f64, String)> {
     if longest <= 0.0 {
         return None;
     }
+    // Who does far less than the others, such as opening without a look, must not flatten them.
+    let floor = bars.iter().filter(|(entry, _)| entry.is_floor).map(|(_, speed)| *speed);
+    let longest = longest.min(BARS_LONGEST * floor.fold(1.0, f64::max));
     let mut text = label(0.0, 10.0, "title", "start", &row.title);
     let mut y = TITLE;
     let height = TITLE + BAR_STEP * bars.len() as f64;
     for (entry, speed) in bars {
-        let length = (speed / longest * BARS).max(1.0);
+        let length = (speed / longest * BARS).clamp(1.0, BARS);
         let class = match (entry.is_floor, entry.name == OURS) {
             (true, _) => "floor",
             (_, true) => "ours",
@@ -103,7 +108,8 @@ fn panel(row: &RowReport) -> Option<(f64, String)> {
              class=\"{class}\"/>"
         );
         let ratio = row.ratio_to_floor(entry).map(|ratio| format!(" \u{b7} {ratio:.2}"));
-        let pace = row.pace(entry) + &ratio.unwrap_or_default();
+        let cut = if speed > longest { "\u{bb} " } else { "" };
+        let pace = format!("{cut}{}{}", row.pace(entry), ratio.unwrap_or_default());
         text.push_str(&label(NAMES + BARS + 8.0, y + 11.0, "dim", "start", &pace));
         if entry.is_floor && class == "floor" && y < TITLE + 1.0 {
             let x = NAMES + length;
@@ -118,8 +124,14 @@ fn panel(row: &RowReport) -> Option<(f64, String)> {
     Some((height, text))
 }
 
-/// A curve: its name and its points.
-pub(crate) type Line = (String, Vec<(f64, f64)>);
+/// A curve.
+#[derive(Clone)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// Which colour it has; the same in all plots of a page.
+    pub(crate) colour: usize,
+    pub(crate) points: Vec<(f64, f64)>,
+}
 
 /// A picture of several curves over one axis.
 pub(crate) struct Plot {
@@ -167,7 +179,7 @@ fn draw(plot: &Plot) -> String {
     const TOP: f64 = 30.0;
     const WIDTH: f64 = 270.0;
     const HEIGHT: f64 = 200.0;
-    let points = || plot.lines.iter().flat_map(|(_, points)| points.iter());
+    let points = || plot.lines.iter().flat_map(|line| line.points.iter());
     let (x0, x1) = decades(points().map(|point| point.0));
     let (y0, y1) = decades(points().map(|point| point.1));
     let x_of = |x: f64| LEFT + (x.log10() - x0) / (x1 - x0) * WIDTH;
@@ -194,8 +206,8 @@ fn draw(plot: &Plot) -> String {
         decade += 1.0;
     }
     text.push_str(&label(LEFT + WIDTH / 2.0, TOP + HEIGHT + 32.0, "dim", "middle", plot.x));
-    for (at, (name, points)) in plot.lines.iter().enumerate() {
-        let colour = COLOURS[at % COLOURS.len()];
+    for (at, Line { name, colour, points }) in plot.lines.iter().enumerate() {
+        let colour = COLOURS[colour % COLOURS.len()];
         let path: Vec<String> =
             points.iter().map(|(x, y)| format!("{:.1},{:.1}", x_of(*x), y_of(*y))).collect();
         let width = if name == OURS { 2.5 } else { 1.5 };
@@ -232,7 +244,8 @@ mod tests {
 
     #[test]
     fn what_is_opened_is_closed() {
-        let lines = vec![("a<b".to_owned(), vec![(1.0, 10.0), (1000.0, 20.0)])];
+        let lines =
+            vec![Line { name: "a<b".into(), colour: 11, points: vec![(1.0, 10.0), (1e3, 20.0)] }];
         let plot = || Plot { title: "A & B".into(), x: "records", lines: lines.clone() };
         let text = plots(&[plot(), plot(), plot()], "foot");
         assert_eq!(text.matches("<g ").count(), text.matches("</g>").count());

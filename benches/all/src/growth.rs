@@ -211,11 +211,13 @@ fn points(plan: &Plan<'_>, name: &str, phase: Phase, to: u64) -> Outcome<Option<
 fn picture(growth: &Growth, names: &[&str]) -> String {
     type Points = BTreeMap<String, Vec<Point>>;
     let lines = |of: &Points, value: &dyn Fn(&Point) -> Option<f64>| -> Vec<Line> {
-        let named = names.iter().filter_map(|name| Some((*name, of.get(*name)?)));
         let curve = |points: &Vec<Point>| {
             points.iter().filter_map(|point| Some((point.at as f64, value(point)?))).collect()
         };
-        named.map(|(name, points)| (name.to_owned(), curve(points))).collect()
+        let named = names.iter().enumerate().filter_map(|(colour, name)| {
+            Some(Line { name: (*name).to_owned(), colour, points: curve(of.get(*name)?) })
+        });
+        named.collect()
     };
     let time = |point: &Point| Some(point.append_nanos);
     let memory = |point: &Point| Some((point.memory_bytes as f64 / f64::from(1 << 20)).max(0.1));

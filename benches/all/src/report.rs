@@ -96,11 +96,16 @@ impl RowReport {
         self.entries.iter().find(|entry| entry.name == OURS)
     }
 
-    /// The median of the ratios to the other, each within its round.
-    pub(crate) fn ratio(&self, entry: &Entry, other: &Entry) -> Option<f64> {
+    /// The ratios to the other, each within its round.
+    fn ratios(&self, entry: &Entry, other: &Entry) -> Vec<f64> {
         let of = |measured: &Measured| speed(measured, self.is_opening);
         let pairs = entry.rounds.iter().zip(&other.rounds);
-        median(pairs.filter_map(|(one, other)| Some(of(one)? / of(other)?)).collect())
+        pairs.filter_map(|(one, other)| Some(of(one)? / of(other)?)).collect()
+    }
+
+    /// The median of the ratios to the other.
+    pub(crate) fn ratio(&self, entry: &Entry, other: &Entry) -> Option<f64> {
+        median(self.ratios(entry, other))
     }
 
     pub(crate) fn ratio_to_floor(&self, entry: &Entry) -> Option<f64> {
@@ -166,17 +171,22 @@ impl RowReport {
             show(latency(2)),
             if self.is_opening { "-".into() } else { show(cpu) },
             show(per_sync),
-            also(entry),
+            also(entry, self.is_opening),
         )
         .trim_end()
         .to_owned()
     }
 
-    /// Whether Seawall does here what it has set itself; `None`: nothing is set or measured.
+    /// That Seawall does less than it has set itself; `None`: it does not, or nothing is set.
     fn shortfall(&self) -> Option<String> {
-        let ratio = self.ratio_to_floor(self.ours()?)?;
+        let ratios = self.ratios(self.ours()?, self.floor()?);
+        let ratio = median(ratios.clone())?;
         let reach = self.reach?;
-        (ratio < reach).then(|| format!("{}: {ratio:.2} of {reach:.2}", self.title))
+        let low = ratios.iter().copied().fold(f64::MAX, f64::min);
+        let high = ratios.iter().copied().fold(0.0, f64::max);
+        let title = &self.title;
+        (ratio < reach)
+            .then(|| format!("{title}: {ratio:.2} of {reach:.2} ({low:.2} to {high:.2})"))
     }
 
     /// Peers that were faster than Seawall.
@@ -184,14 +194,18 @@ impl RowReport {
         let Some(ours) = self.ours() else { return Vec::new() };
         let peers = self.entries.iter().filter(|entry| !entry.is_floor && entry.name != OURS);
         let faster = peers.filter_map(|peer| {
-            let ratio = self.ratio(peer, ours).filter(|ratio| *ratio > 1.0)?;
-            Some(format!("{}: {} {ratio:.2} times as fast", self.title, peer.name))
+            let ratios = self.ratios(peer, ours);
+            let won = ratios.iter().filter(|ratio| **ratio > 1.0).count();
+            let all = ratios.len();
+            let ratio = median(ratios).filter(|ratio| *ratio > 1.0)?;
+            let what = format!("{} {ratio:.2} times as fast", peer.name);
+            Some(format!("{}: {what} ({won} of {all} rounds)", self.title))
         });
         faster.collect()
     }
 }
 
-fn also(entry: &Entry) -> String {
+fn also(entry: &Entry, is_opening: bool) -> String {
     let mut parts = Vec::new();
     if let Some(bytes) = entry.median_of(|one| one.memory_bytes.map(|bytes| bytes as f64)) {
         parts.push(format!("peak {} MiB", short(bytes / f64::from(1 << 20))));
@@ -204,7 +218,7 @@ fn also(entry: &Entry) -> String {
     if let Some(count) = back {
         parts.push(format!("{count} read back"));
     }
-    if parts.is_empty() && entry.is_floor {
+    if entry.is_floor || is_opening {
         parts.push(entry.about.clone());
     }
     parts.join(", ")
@@ -299,8 +313,8 @@ mod tests {
         let row = row(&[1.0, 10.0, 1.0], &[2.0, 20.0, 2.0]);
         let ours = row.ours().unwrap();
         assert_eq!(row.ratio_to_floor(ours), Some(0.5));
-        assert_eq!(row.shortfall(), Some("X: 0.50 of 0.90".into()));
-        assert_eq!(row.ahead(), ["X: peer 2.00 times as fast"]);
+        assert_eq!(row.shortfall(), Some("X: 0.50 of 0.90 (0.50 to 0.50)".into()));
+        assert_eq!(row.ahead(), ["X: peer 2.00 times as fast (3 of 3 rounds)"]);
         assert!(row.table().contains("50.0/s"), "{}", row.table());
     }
 
