@@ -103,9 +103,11 @@ pub(crate) fn obey(contestants: &[Box<dyn Contestant>], order: &Order) -> Outcom
         Phase::Measure => {
             print(&measure::measure(contestant, work?, &order.dir, &scale, order.verify)?)
         }
-        Phase::Watch => print(&measure::watch(contestant, work?, &order.dir, order.count)?),
-        Phase::GrowRecords => print(&growth::records(contestant, &order.dir, order.count)?),
-        Phase::GrowSegments => print(&growth::segments(contestant, &order.dir, order.count)?),
+        Phase::Watch => print(&measure::watch(contestant, work?, &order.dir, &scale, order.count)?),
+        Phase::GrowRecords => print(&growth::records(contestant, &order.dir, &scale, order.count)?),
+        Phase::GrowSegments => {
+            print(&growth::segments(contestant, &order.dir, &scale, order.count)?)
+        }
     }
 }
 

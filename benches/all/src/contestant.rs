@@ -61,8 +61,8 @@ pub enum Segments {
     /// As a user gets them.
     #[default]
     Default,
-    /// One holds all that a row writes.
-    One,
+    /// One holds so many bytes of records, and there will be no second.
+    One(u64),
     /// So many bytes.
     Bytes(u64),
 }
@@ -73,7 +73,8 @@ impl Segments {
     pub fn bytes_or(self, default: u64) -> u64 {
         match self {
             Self::Default => default,
-            Self::One => 2 << 30,
+            // What a log adds to each record, a kilobyte long or so, fits as well.
+            Self::One(bytes) => bytes + bytes / 4 + (1 << 20),
             Self::Bytes(bytes) => bytes,
         }
     }

@@ -61,7 +61,7 @@ impl Floor {
             (Self::Calls, Work::Threads { .. } | Work::Tasks { .. }) => {
                 Some("pwrite + fdatasync with a record of every writer, in a written file")
             }
-            (Self::Calls, Work::OpenCrashed { .. } | Work::ReadAll) => {
+            (Self::Calls, Work::OpenCrashed(_) | Work::ReadAll) => {
                 Some("read from the page cache and CRC32C, in pieces of 64 KiB")
             }
             (Self::Calls, Work::Seek) => Some("pread and CRC32C of one record"),
@@ -91,7 +91,7 @@ impl Floor {
             Work::Threads { bytes, count } | Work::Tasks { bytes, count } => {
                 synced(count * bytes, count as u64, dir, scale)
             }
-            Work::OpenCrashed { .. } | Work::ReadAll => read(work, dir),
+            Work::OpenCrashed(_) | Work::ReadAll => read(work, dir),
             Work::Seek => seek(work, dir, scale),
             Work::OpenSealed { .. } => Err("there is no such floor".into()),
         }

@@ -79,10 +79,15 @@ fn grow(to: u64, base: u64, mut append: impl FnMut(usize) -> Outcome<()>) -> Out
 }
 
 /// In the child: so many records, one by one.
-pub(crate) fn records(contestant: &dyn Contestant, dir: &Path, to: u64) -> Outcome<Vec<Point>> {
+pub(crate) fn records(
+    contestant: &dyn Contestant,
+    dir: &Path,
+    scale: &Scale,
+    to: u64,
+) -> Outcome<Vec<Point>> {
     let pool = measure::records(WORK);
     let base = memory();
-    let log = contestant.open(dir, &WORK.setup(false))?;
+    let log = contestant.open(dir, &WORK.setup(false, scale))?;
     let points = grow(to, base, |at| log.append(0, &pool[at % pool.len()], Level::Os))?;
     log.close()?;
     Ok(points)
@@ -96,8 +101,14 @@ pub(crate) fn floor_records(dir: &Path, to: u64) -> Outcome<Vec<Point>> {
 }
 
 /// In the child: so many segments.
-pub(crate) fn segments(contestant: &dyn Contestant, dir: &Path, to: u64) -> Outcome<Vec<Point>> {
-    let setup = Setup { segments: Segments::Bytes(SEGMENT_BYTES), ..SEGMENT_WORK.setup(false) };
+pub(crate) fn segments(
+    contestant: &dyn Contestant,
+    dir: &Path,
+    scale: &Scale,
+    to: u64,
+) -> Outcome<Vec<Point>> {
+    let setup =
+        Setup { segments: Segments::Bytes(SEGMENT_BYTES), ..SEGMENT_WORK.setup(false, scale) };
     let pool = measure::records(SEGMENT_WORK);
     let per_segment = SEGMENT_BYTES / SEGMENT_WORK.record_bytes() as u64;
     let base = memory();

@@ -5,13 +5,15 @@
 //! measurement is a process of its own ([`child`]), so that memory, processor time and panics are
 //! that contestant's alone. All contestants of a row run one after another, several rounds over,
 //! and each is divided by the floor of its own round: what a shared machine does to one, it does
-//! to all.
+//! to all. Before and after each the disk is tried, and a turn on a disk that had slowed down is
+//! taken again ([`calm`]).
 //!
 //! No time ever fails anything. What was written is counted when it is read back.
 
 #![forbid(unsafe_code)]
 #![expect(clippy::cast_precision_loss, reason = "figures for people have fewer than 53 bits")]
 
+mod calm;
 mod chart;
 mod child;
 mod contestant;

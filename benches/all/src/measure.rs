@@ -2,7 +2,7 @@
 
 use crate::contestant::{Contestant, Log, Outcome, Setup};
 use crate::machine;
-use crate::row::{SEALED_SEGMENT_BYTES, Work};
+use crate::row::{Left, SEALED_SEGMENT_BYTES, Work};
 use rustix::time::{ClockId, clock_gettime};
 use seawall::Level;
 use serde::{Deserialize, Serialize};
@@ -24,11 +24,15 @@ pub(crate) struct Scale {
     pub(crate) append_bytes: u64,
 }
 
+/// What a log holds that was hardly begun.
+const LITTLE_BYTES: u64 = 1 << 20;
+
 impl Scale {
     /// Of how many records the log consists that a row reads.
     pub(crate) fn prepared_records(&self, work: Work) -> u64 {
         let bytes = match work {
-            Work::OpenCrashed { .. } => self.crashed_bytes,
+            Work::OpenCrashed(Left::Little) => LITTLE_BYTES.min(self.crashed_bytes),
+            Work::OpenCrashed(_) => self.crashed_bytes,
             Work::OpenSealed { segments } => segments * SEALED_SEGMENT_BYTES,
             _ => self.read_bytes,
         };
@@ -53,6 +57,9 @@ pub(crate) struct Measured {
     pub(crate) memory_bytes: Option<u64>,
     /// How many bytes the log made of them.
     pub(crate) stored_bytes: Option<u64>,
+    /// Whether the disk was slow before or after.
+    #[serde(default)]
+    pub(crate) is_disturbed: bool,
     /// How many records were there when they were read back.
     pub(crate) read_back: Option<u64>,
 }
@@ -190,10 +197,10 @@ pub(crate) fn prepare(
 ) -> Outcome<u64> {
     /// Where a row is about a log that was written in batches.
     const BATCH: usize = 500;
-    let log = contestant.open(dir, &work.setup(false))?;
+    let log = contestant.open(dir, &work.setup(false, scale))?;
     let records = records(work);
     let count = scale.prepared_records(work);
-    let many = if work == (Work::OpenCrashed { batches: true }) { BATCH } else { 1 };
+    let many = if work == Work::OpenCrashed(Left::Batches) { BATCH } else { 1 };
     let batch: Vec<&[u8]> = (0..many).map(|at| &records[at % records.len()][..]).collect();
     let mut left = usize::try_from(count)?;
     while left > 0 {
@@ -203,7 +210,7 @@ pub(crate) fn prepare(
         }
         left -= many.min(left);
     }
-    if matches!(work, Work::OpenCrashed { .. }) {
+    if matches!(work, Work::OpenCrashed(_)) {
         // The process ends with the log as it is.
         std::mem::forget(log);
     } else {
@@ -220,21 +227,21 @@ pub(crate) fn measure(
     scale: &Scale,
     verifies: bool,
 ) -> Outcome<Measured> {
-    let setup = work.setup(verifies);
+    let setup = work.setup(verifies, scale);
     match work {
         Work::Append { .. } | Work::AppendText { .. } => {
-            appended(contestant, work, dir, verifies, |log| append(log, work, scale))
+            appended(contestant, work, dir, &setup, |log| append(log, work, scale))
         }
-        Work::Batch { records, .. } => appended(contestant, work, dir, verifies, |log| {
-            append_batches(log, work, records, scale)
-        }),
-        Work::Threads { count, .. } => appended(contestant, work, dir, verifies, |log| {
+        Work::Batch { records, .. } => {
+            appended(contestant, work, dir, &setup, |log| append_batches(log, work, records, scale))
+        }
+        Work::Threads { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_threads(log, work, count, scale)
         }),
-        Work::Tasks { count, .. } => appended(contestant, work, dir, verifies, |log| {
+        Work::Tasks { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_tasks(log, work, count, scale)
         }),
-        Work::OpenCrashed { .. } => open_crashed(contestant, work, dir, &setup, scale),
+        Work::OpenCrashed(_) => open_crashed(contestant, work, dir, &setup, scale),
         Work::OpenSealed { .. } => open_sealed(contestant, work, dir, &setup, scale),
         Work::ReadAll => read_all(contestant, work, dir, &setup, scale),
         Work::Seek => seek(contestant, work, dir, &setup, scale),
@@ -246,12 +253,13 @@ pub(crate) fn watch(
     contestant: &dyn Contestant,
     work: Work,
     dir: &Path,
+    scale: &Scale,
     count: u64,
 ) -> Outcome<Measured> {
-    let log: Arc<dyn Log> = Arc::from(contestant.open(dir, &work.setup(false))?);
+    let log: Arc<dyn Log> = Arc::from(contestant.open(dir, &work.setup(false, scale))?);
     warm_up(&*log, work)?;
     let records = records(work);
-    let writers = work.setup(false).writers;
+    let writers = work.setup(false, scale).writers;
     let each = usize::try_from(count)? / writers;
     let clock = Clock::start();
     let run = |writer: usize| {
@@ -275,11 +283,10 @@ fn appended(
     contestant: &dyn Contestant,
     work: Work,
     dir: &Path,
-    verifies: bool,
+    setup: &Setup,
     run: impl FnOnce(&Arc<dyn Log>) -> Outcome<Measured>,
 ) -> Outcome<Measured> {
-    let setup = work.setup(verifies);
-    let log: Arc<dyn Log> = Arc::from(contestant.open(dir, &setup)?);
+    let log: Arc<dyn Log> = Arc::from(contestant.open(dir, setup)?);
     warm_up(&*log, work)?;
     let syncs = log.syncs();
     let stored = log.stored_bytes();
@@ -288,9 +295,9 @@ fn appended(
         measured.syncs = log.syncs().zip(syncs).map(|(now, before)| now - before);
     }
     measured.stored_bytes = log.stored_bytes().zip(stored).map(|(now, before)| now - before);
-    if verifies {
+    if setup.reads {
         let expected = measured.count + WARM_UP as u64;
-        measured.read_back = Some(read_back(contestant, work, dir, &setup, log, expected)?);
+        measured.read_back = Some(read_back(contestant, work, dir, setup, log, expected)?);
     }
     Ok(measured)
 }
@@ -491,7 +498,7 @@ fn open_crashed(
     let before = machine::memory_bytes("VmRSS");
     let clock = Clock::start();
     let mut log = contestant.open(dir, setup)?;
-    let mut measured = clock.stop(1, scale.crashed_bytes);
+    let mut measured = clock.stop(1, 0);
     let peak = machine::memory_bytes("VmHWM");
     measured.memory_bytes = peak.zip(before).map(|(peak, before)| peak.saturating_sub(before));
     measured.read_back = Some(expect(log.index()?, scale, work)?);

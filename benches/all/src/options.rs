@@ -1,5 +1,6 @@
 //! The command line.
 
+use crate::calm::Disk;
 use crate::chart;
 use crate::child::{self, Order};
 use crate::contestant::{Contestant, Outcome};
@@ -12,6 +13,11 @@ use crate::row::{Row, rows};
 use crate::syscalls;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
+use std::time::Duration;
+
+/// How long a run waits for the disk to recover, all in all.
+const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE_QUICK: Duration = Duration::from_secs(20);
 
 /// Seawall beside raw floors and beside other logs: one run, one disk, several rounds in turn.
 #[derive(Debug, Parser)]
@@ -139,10 +145,10 @@ impl Place {
 impl Run {
     fn scale(&self) -> Scale {
         let full = Scale {
-            seconds: 1.0,
+            seconds: 0.3,
             crashed_bytes: 1 << 30,
             read_bytes: 256 << 20,
-            append_bytes: 512 << 20,
+            append_bytes: 128 << 20,
         };
         let quick = Scale {
             seconds: 0.05,
@@ -190,13 +196,22 @@ impl Run {
         };
         let machine = Machine::of(temporary.path());
         println!("{machine}");
-        println!("{} rounds; medians of the rounds; cpu us: for each record", plan.rounds);
+        println!(
+            "{} rounds of {} s; medians of the rounds; cpu us: for each record; opened after a \
+             crash: {} MiB in one unsealed segment; read: {} MiB",
+            plan.rounds,
+            plan.scale.seconds,
+            plan.scale.crashed_bytes >> 20,
+            plan.scale.read_bytes >> 20
+        );
         if contestants.len() == 1 {
             println!("Other logs are not built in: --features peers, or `cargo bench-all`.");
         }
+        let patience = if self.quick { PATIENCE_QUICK } else { PATIENCE };
+        let mut disk = Disk::new(temporary.path(), patience)?;
         let mut report = Report { machine, scale: plan.scale, rows: Vec::new() };
         for row in self.rows()? {
-            let measured = plan.row(&row)?;
+            let measured = plan.row(&row, &mut disk)?;
             print!("{}", measured.table());
             report.rows.push(measured);
         }

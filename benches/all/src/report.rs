@@ -214,6 +214,10 @@ fn also(entry: &Entry, is_opening: bool) -> String {
     if let Some(ratio) = stored.filter(|ratio| *ratio > 1.1) {
         parts.push(format!("{ratio:.1} times smaller"));
     }
+    let disturbed = entry.rounds.iter().filter(|one| one.is_disturbed).count();
+    if disturbed > 0 {
+        parts.push(format!("slow disk in {disturbed} of {} rounds", entry.rounds.len()));
+    }
     let back = entry.rounds.iter().filter_map(|one| one.read_back).max();
     if let Some(count) = back {
         parts.push(format!("{count} read back"));

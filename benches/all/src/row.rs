@@ -1,6 +1,7 @@
 //! The rows: which work is measured, what it needs, and what Seawall has set itself.
 
 use crate::contestant::{Ability, Segments, Setup};
+use crate::measure::Scale;
 use seawall::Level;
 
 /// How values are stored.
@@ -28,14 +29,25 @@ pub(crate) enum Work {
     Threads { bytes: usize, count: usize },
     /// Tasks append, each waiting for the device.
     Tasks { bytes: usize, count: usize },
-    /// A log that a process left without closing is opened; how it had been written.
-    OpenCrashed { batches: bool },
+    /// A log that a process left without closing is opened.
+    OpenCrashed(Left),
     /// A closed log is opened.
     OpenSealed { segments: u64 },
     /// All records are read.
     ReadAll,
     /// Single records are read, in random order.
     Seek,
+}
+
+/// How the process left it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// Full, written record by record.
+    Records,
+    /// Full, written in batches.
+    Batches,
+    /// With little in it, and the rest of its segment reserved.
+    Little,
 }
 
 /// A kind of work, with its names.
@@ -64,9 +76,9 @@ impl Work {
             Self::AppendText { .. } => vec![Ability::Os, Ability::Compress],
             Self::Batch { level, .. } => vec![of_level(level), Ability::Batch],
             Self::Threads { .. } | Self::Tasks { .. } => vec![Ability::Disk],
-            Self::OpenCrashed { batches: true } => vec![Ability::Reopen, Ability::Batch],
+            Self::OpenCrashed(Left::Batches) => vec![Ability::Reopen, Ability::Batch],
             // Synced one by one, a million records take minutes.
-            Self::OpenCrashed { batches: false } => vec![Ability::Reopen, Ability::Os],
+            Self::OpenCrashed(_) => vec![Ability::Reopen, Ability::Os],
             Self::OpenSealed { .. } => vec![Ability::Reopen, Ability::Segments, Ability::Os],
             Self::ReadAll => vec![Ability::Reopen, Ability::Read, Ability::Os],
             Self::Seek => vec![Ability::Reopen, Ability::Seek, Ability::Os],
@@ -81,23 +93,18 @@ impl Work {
             | Self::Batch { bytes, .. }
             | Self::Threads { bytes, .. }
             | Self::Tasks { bytes, .. } => bytes,
-            Self::OpenCrashed { .. } | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek => {
-                1 << 10
-            }
+            Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek => 1 << 10,
         }
     }
 
     /// Whether a log is written first, once, and then measured in every round.
     pub(crate) fn is_prepared(self) -> bool {
-        matches!(
-            self,
-            Self::OpenCrashed { .. } | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek
-        )
+        matches!(self, Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek)
     }
 
     /// Whether what counts is how long it takes as a whole.
     pub(crate) fn is_opening(self) -> bool {
-        matches!(self, Self::OpenCrashed { .. } | Self::OpenSealed { .. })
+        matches!(self, Self::OpenCrashed(_) | Self::OpenSealed { .. })
     }
 
     /// What its appends ask for.
@@ -110,14 +117,15 @@ impl Work {
     }
 
     /// How a log is opened for it.
-    pub(crate) fn setup(self, reads: bool) -> Setup {
+    pub(crate) fn setup(self, reads: bool, scale: &Scale) -> Setup {
         Setup {
             writers: match self {
                 Self::Threads { count, .. } | Self::Tasks { count, .. } => count,
                 _ => 1,
             },
             segments: match self {
-                Self::OpenCrashed { .. } => Segments::One,
+                Self::OpenCrashed(Left::Little) => Segments::Default,
+                Self::OpenCrashed(_) => Segments::One(scale.crashed_bytes),
                 Self::OpenSealed { .. } => Segments::Bytes(SEALED_SEGMENT_BYTES),
                 _ => Segments::Default,
             },
@@ -173,10 +181,13 @@ pub(crate) fn rows() -> Vec<Row> {
         let title = format!("durable append 1 KiB, tasks: {count}");
         add(format!("tasks-{count}"), title, Work::Tasks { bytes: 1 << 10, count }, reach);
     }
-    for (batches, word) in [(false, "record by record"), (true, "in batches of 500")] {
-        let title = format!("open after a crash, all unsealed, written {word}");
-        let id = format!("open-crashed-{}", if batches { "batches" } else { "records" });
-        add(id, title, Work::OpenCrashed { batches }, Some(0.9));
+    for (left, id, words) in [
+        (Left::Records, "records", "written record by record"),
+        (Left::Batches, "batches", "written in batches of 500"),
+        (Left::Little, "little", "1 MiB in a new segment"),
+    ] {
+        let title = format!("open after a crash, {words}");
+        add(format!("open-crashed-{id}"), title, Work::OpenCrashed(left), Some(0.9));
     }
     for segments in [2, 100] {
         let title = format!("open, sealed segments: {segments}");

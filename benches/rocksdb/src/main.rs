@@ -1,6 +1,6 @@
-//! The program `bench-all`, in which RocksDB takes part as well.
+//! The program `bench-all`, in which `RocksDB` takes part as well.
 //!
-//! RocksDB is a store whose log serves its tables: each write goes to the log and to a table in
+//! That is a store whose log serves its tables: each write goes to the log and to a table in
 //! memory. What is measured is that write; what is read is the log.
 
 #![forbid(unsafe_code)]
@@ -85,7 +85,7 @@ impl Log for Open {
         for record in records {
             batch.put(self.key(), record);
         }
-        Ok(self.db.write_opt(&batch, &how(level))?)
+        Ok(self.db.write_opt(batch, &how(level))?)
     }
 
     fn flush(&self) -> Outcome<()> {
