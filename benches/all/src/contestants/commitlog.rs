@@ -1,0 +1,111 @@
+//! commitlog: segments with an index beside each.
+
+use crate::contestant::{Ability, Contestant, Log, Outcome, Seen, Setup};
+use commitlog::message::{MessageBuf, MessageSet};
+use commitlog::{LogOptions, ReadLimit};
+use seawall::Level;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard};
+
+pub(super) struct CommitLog;
+
+const READ_BYTES: usize = 256 << 10;
+const SEGMENT_BYTES_DEFAULT: u64 = 1_000_000_000;
+const BATCH_BYTES_MAX: usize = 64 << 20;
+
+impl Contestant for CommitLog {
+    fn name(&self) -> &'static str {
+        "commitlog"
+    }
+
+    fn can(&self, ability: Ability) -> Result<(), &'static str> {
+        match ability {
+            Ability::Buffered => Err("every append is a write"),
+            Ability::Disk => Err("its flush syncs no records"),
+            Ability::Compress => Err("no compression"),
+            _ => Ok(()),
+        }
+    }
+
+    fn durable(&self) -> &'static str {
+        "none: flush syncs whole pages of the index only"
+    }
+
+    fn opening(&self) -> &'static str {
+        "the index; no record's checksum"
+    }
+
+    fn open(&self, dir: &Path, setup: &Setup) -> Outcome<Box<dyn Log>> {
+        let mut options = LogOptions::new(dir);
+        let segment_bytes = setup.segments.bytes_or(SEGMENT_BYTES_DEFAULT);
+        options.segment_max_bytes(usize::try_from(segment_bytes)?);
+        options.message_max_bytes(BATCH_BYTES_MAX);
+        Ok(Box::new(Open { log: Mutex::new(commitlog::CommitLog::new(options)?) }))
+    }
+}
+
+struct Open {
+    log: Mutex<commitlog::CommitLog>,
+}
+
+impl Open {
+    fn log(&self) -> Outcome<MutexGuard<'_, commitlog::CommitLog>> {
+        self.log.lock().map_err(|_| "a writer panicked".into())
+    }
+}
+
+impl Log for Open {
+    fn append(&self, _writer: usize, record: &[u8], level: Level) -> Outcome<()> {
+        let mut log = self.log()?;
+        log.append_msg(record)?;
+        if level == Level::Disk {
+            log.flush()?;
+        }
+        Ok(())
+    }
+
+    fn append_batch(&self, _writer: usize, records: &[&[u8]], level: Level) -> Outcome<()> {
+        let mut batch = MessageBuf::default();
+        for record in records {
+            batch.push(record).map_err(|_| "a record is too long")?;
+        }
+        let mut log = self.log()?;
+        log.append(&mut batch)?;
+        if level == Level::Disk {
+            log.flush()?;
+        }
+        Ok(())
+    }
+
+    fn read_all(&self, see: Seen<'_>) -> Outcome<u64> {
+        let log = self.log()?;
+        let mut next = 0;
+        let mut count = 0;
+        loop {
+            let messages = log.read(next, ReadLimit::max_bytes(READ_BYTES))?;
+            let before = count;
+            for message in messages.iter() {
+                see(&[], message.payload());
+                next = message.offset() + 1;
+                count += 1;
+            }
+            if count == before {
+                return Ok(count);
+            }
+        }
+    }
+
+    fn index(&mut self) -> Outcome<u64> {
+        Ok(self.log()?.next_offset())
+    }
+
+    fn seek(&self, number: u64) -> Outcome<usize> {
+        let messages = self.log()?.read(number, ReadLimit::default())?;
+        let message = messages.iter().next().ok_or("no such message")?;
+        Ok(message.payload().len())
+    }
+
+    fn close(self: Box<Self>) -> Outcome<()> {
+        Ok(self.log()?.flush()?)
+    }
+}

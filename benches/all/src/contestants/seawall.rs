@@ -1,0 +1,126 @@
+//! Seawall on the native host.
+
+use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
+use crate::row::Pack;
+use seawall::blocking::Wal;
+use seawall::{Compression, FsyncPolicy, Level, Lsn, Record, WalConfig};
+use std::path::Path;
+
+/// As users add it.
+pub(super) struct Native;
+
+/// So many bytes of a record are its key.
+const KEY_BYTES: usize = 8;
+
+impl Contestant for Native {
+    fn name(&self) -> &'static str {
+        "seawall"
+    }
+
+    fn can(&self, _ability: Ability) -> Result<(), &'static str> {
+        Ok(())
+    }
+
+    fn durable(&self) -> &'static str {
+        "one write and fdatasync for all who wait"
+    }
+
+    fn opening(&self) -> &'static str {
+        "every frame's checksum, in the last segment"
+    }
+
+    fn open(&self, dir: &Path, setup: &Setup) -> Outcome<Box<dyn Log>> {
+        let default = WalConfig::in_dir(dir);
+        let config = WalConfig {
+            max_segment_size: setup.segments.bytes_or(default.max_segment_size),
+            // The other logs and the floors have no sync in the background either.
+            fsync_policy: if setup.level == Level::Disk {
+                default.fsync_policy
+            } else {
+                FsyncPolicy::Os
+            },
+            compression: match setup.pack {
+                Pack::Plain => Compression::None,
+                Pack::Lz4 => Compression::Lz4,
+                Pack::Zstd => Compression::Zstd,
+            },
+            ..default
+        };
+        if !setup.tasks {
+            let (wal, _) = Wal::open(config)?;
+            return Ok(Box::new(Open { wal, tasks: None }));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().build()?;
+        let (tasks, _) = runtime.block_on(seawall::Wal::open(config))?;
+        Ok(Box::new(Open { wal: tasks.blocking().clone(), tasks: Some(tasks) }))
+    }
+}
+
+struct Open {
+    wal: Wal,
+    tasks: Option<seawall::Wal>,
+}
+
+fn record(bytes: &[u8]) -> Record<'_> {
+    let (key, value) = bytes.split_at(KEY_BYTES.min(bytes.len()));
+    Record::put(key, value)
+}
+
+impl Log for Open {
+    fn append(&self, _writer: usize, bytes: &[u8], level: Level) -> Outcome<()> {
+        self.wal.append_with(&record(bytes), level)?;
+        Ok(())
+    }
+
+    fn append_batch(&self, _writer: usize, records: &[&[u8]], level: Level) -> Outcome<()> {
+        let records: Vec<Record<'_>> = records.iter().map(|bytes| record(bytes)).collect();
+        self.wal.append_batch_with(&records, level)?;
+        Ok(())
+    }
+
+    fn append_task<'a>(&'a self, bytes: &'a [u8]) -> Option<Appending<'a>> {
+        let tasks = self.tasks.as_ref()?;
+        Some(Box::pin(async move {
+            tasks.append_with(&record(bytes), Level::Disk).await?;
+            Ok(())
+        }))
+    }
+
+    fn flush(&self) -> Outcome<()> {
+        Ok(self.wal.flush()?)
+    }
+
+    fn syncs(&self) -> Option<u64> {
+        Some(self.wal.stats().syncs)
+    }
+
+    fn stored_bytes(&self) -> Option<u64> {
+        Some(self.wal.stats().bytes_appended)
+    }
+
+    fn read_all(&self, see: Seen<'_>) -> Outcome<u64> {
+        let mut reader = self.wal.iter()?;
+        let mut count = 0;
+        while let Some((entry, _)) = reader.next_record()? {
+            see(&entry.key, &entry.value);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn index(&mut self) -> Outcome<u64> {
+        let stats = self.wal.stats();
+        Ok(stats.last_lsn.next().since(stats.first_lsn))
+    }
+
+    fn seek(&self, number: u64) -> Outcome<usize> {
+        let lsn = Lsn::new(number + 1);
+        let mut reader = self.wal.read_from(lsn)?;
+        let (entry, _) = reader.next_record()?.ok_or("no such record")?;
+        Ok(entry.key.len() + entry.value.len())
+    }
+
+    fn close(self: Box<Self>) -> Outcome<()> {
+        Ok(self.wal.close()?)
+    }
+}
