@@ -1,13 +1,48 @@
 //! What the tests of several packages share: a simulated [disk], the [oracle], and the [world] in
-//! which a log lives through crashes and faults that a seed decides.
+//! which a log lives through the crashes and faults of a [history].
+//!
+//! ```text
+//!   seed ─► history ─► world ─► disk ─► crash ─► opening ─► oracle
+//!              ▲         └────► explorer (every crash) ──────┘
+//!              └── shrink ◄── a violation
+//! ```
+//!
+//! The simulator builds without an operating system, to be compared; the rest needs one.
 
 #![expect(clippy::missing_panics_doc, reason = "what checks here does so by panicking")]
 
+extern crate alloc;
+
+pub mod crash;
 pub mod disk;
-pub mod golden;
-pub mod interpose;
+pub mod explorer;
+pub mod history;
+pub mod liar;
+pub mod opening;
 pub mod oracle;
 pub mod random;
-pub mod records;
-pub mod small;
+pub mod reader;
+pub mod trace;
 pub mod world;
+
+#[cfg(not(target_family = "wasm"))]
+pub mod golden;
+#[cfg(not(target_family = "wasm"))]
+pub mod interpose;
+#[cfg(not(target_family = "wasm"))]
+pub mod records;
+#[cfg(not(target_family = "wasm"))]
+pub mod runner;
+#[cfg(not(target_family = "wasm"))]
+pub mod shrink;
+#[cfg(not(target_family = "wasm"))]
+pub mod small;
+
+/// The fastest CRC32C that there is here; all give the same.
+pub fn crc() -> seawall_core::wire::checksum::Crc32cFn {
+    #[cfg(not(target_family = "wasm"))]
+    let crc = crc32c::crc32c_append;
+    #[cfg(target_family = "wasm")]
+    let crc = seawall_core::wire::checksum::crc32c;
+    crc
+}

@@ -34,3 +34,38 @@ impl Random {
         self.below(denominator) < numerator
     }
 }
+
+/// A hash of what happened, to tell two lives from each other. No defence against anybody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hash(u64);
+
+impl Default for Hash {
+    fn default() -> Self {
+        Self(0x2545_f491_4f6c_dd1d)
+    }
+}
+
+impl Hash {
+    /// Takes a number in.
+    pub fn number(&mut self, number: u64) {
+        self.0 = (self.0 ^ number).wrapping_mul(0x9fb2_1c65_1e98_df25);
+        self.0 ^= self.0 >> 29;
+    }
+
+    /// Takes bytes in, and how many they are.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.number(bytes.len() as u64);
+        let (words, rest) = bytes.as_chunks::<8>();
+        for word in words {
+            self.number(u64::from_le_bytes(*word));
+        }
+        for byte in rest {
+            self.number(u64::from(*byte));
+        }
+    }
+
+    /// The hash of all that was taken in.
+    pub const fn value(self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}

@@ -1,8 +1,8 @@
 //! A small log on a simulated disk, to damage in every way.
 
 use crate::disk::{Disk, Memory};
+use crate::opening::buffers;
 use crate::oracle::Content;
-use crate::world::buffers;
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Cursor, Step};
 use seawall_core::id::{LogId, Lsn, SegmentId, Time};

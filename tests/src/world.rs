@@ -1,405 +1,524 @@
-//! A log on a simulated disk, and everything that can befall it, decided by a seed.
+//! A log on a simulated disk, and everything that befalls it in a [`History`].
+//!
+//! The world is the log's host: it polls commands, runs them in any order and completes them in any
+//! order. Beside it stand appenders that wait for their level, and readers. After each step it
+//! looks at what the log says and at the disk, and at each recovery at all that is there.
 
 use crate::disk::{Disk, Fault, Memory};
-use crate::oracle::{Content, Oracle};
-use crate::random::Random;
+use crate::ensure;
+use crate::explorer::{Explorer, Scene, changes};
+use crate::history::{Event, History, Step};
+use crate::liar::Suspicion;
+use crate::opening::{Go, check, recover, start};
+use crate::oracle::{Content, Frame, Oracle, Verdict, broken};
+use crate::random::{Hash, Random};
+use crate::reader::Reader;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use seawall_core::command::{Command, Done};
-use seawall_core::compress::Compression;
-use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
-use seawall_core::cursor::{Cursor, Step};
+use seawall_core::config::{Config, Level};
 use seawall_core::error::{AppendError, RequestError};
-use seawall_core::id::{LogId, Lsn, Time};
-use seawall_core::log::{Log, SegmentInfo};
+use seawall_core::id::{Lsn, Time};
+use seawall_core::log::Log;
 use seawall_core::record::{Entry, Record};
-use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
-use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::name::FileId;
-use std::time::Duration;
 
-/// The world of one seed.
+/// The world of one history.
 #[derive(Debug)]
 pub struct World {
     /// The disk.
     pub disk: Disk,
     /// What the log must hold.
     pub oracle: Oracle,
-    /// Where chance comes from.
-    pub random: Random,
-    /// The log's settings.
-    pub config: Config,
-    /// The log, while it is open.
-    pub log: Option<Log<Memory>>,
-    /// What happens to operations; faults are drawn one in so many, 0 for never.
-    pub fault_one_in: u64,
-    now: u64,
+    /// What tries every crash on the way, if anything does.
+    pub explorer: Option<Explorer>,
+    /// How many times a log was recovered.
+    pub recoveries: u64,
+    /// How many of them found damage, of a disk that lied, and said so.
+    pub told: u64,
+    /// What the disk has lied about.
+    pub(crate) suspicion: Option<Suspicion>,
+    pub(crate) config: Config,
+    pub(crate) log: Option<Log<Memory>>,
+    /// The dice of the step that is being taken.
+    pub(crate) random: Random,
+    pub(crate) now: u64,
     counter: u64,
     waiting: Vec<Command<Memory>>,
     returned: Vec<Done<Memory>>,
+    /// Operations that are to go wrong: how, and how many that it can befall come before.
+    faults: Vec<(Fault, u8)>,
+    appenders: Vec<(u64, Level)>,
+    readers: [Reader; 3],
     is_truncating: bool,
     is_rolled_back: bool,
-    needs_power_cut: bool,
-    /// How many times a log was recovered.
-    pub recoveries: u64,
+    /// Bytes that the kernel had are gone without a loss of power.
+    has_dropped: bool,
+    /// A disk that lied was found out: nothing more is to be seen here.
+    pub(crate) is_over: bool,
+    hash: Hash,
     /// Whether to tell every step, for replaying a seed.
     traces: bool,
 }
 
-/// Random, yet small, settings.
-fn config_from(random: &mut Random) -> Config {
-    let policies =
-        [FsyncPolicy::Always, FsyncPolicy::Batch(Duration::from_micros(200)), FsyncPolicy::Os];
-    Config {
-        segment_bytes_max: 4_096 << random.below(3),
-        segment_age_max: random.chance(1, 4).then(|| Duration::from_millis(2)),
-        fsync_policy: policies[random.index(policies.len())],
-        preallocate: random.chance(1, 2),
-        recovery: RecoveryPolicy::PrefixValid,
-        scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
-        compression: Compression::None,
-        batch_bytes: 4_096,
-        checksum: if random.chance(1, 4) { ChecksumKind::Xxh3 } else { ChecksumKind::Crc32c },
-        crc: crc32c::crc32c_append,
-        ..Config::default()
-    }
-    .checked()
-    .expect("the settings hold together")
-}
-
-/// Buffers for a log of the world.
-pub fn buffers() -> Vec<Memory> {
-    vec![Vec::new(), Vec::new(), Vec::new()]
-}
-
 impl World {
-    /// The world of this seed, its log open.
-    pub fn new(seed: u64) -> Self {
-        let mut random = Random::new(seed);
-        let config = config_from(&mut random);
-        let sector_bytes = if random.chance(1, 2) { 512 } else { 4_096 };
-        let mut world = Self {
-            disk: Disk::with_sectors(sector_bytes),
+    /// The world with these settings, its log not open.
+    pub fn new(history: &History) -> Self {
+        Self {
+            disk: Disk::with_sectors(history.setup.sector_bytes),
             oracle: Oracle::default(),
-            random,
-            config,
+            explorer: None,
+            recoveries: 0,
+            told: 0,
+            suspicion: None,
+            config: history.setup.config(crate::crc()),
             log: None,
-            fault_one_in: 0,
+            random: Random::new(0),
             now: 1_000_000,
             counter: 0,
             waiting: Vec::new(),
             returned: Vec::new(),
+            faults: Vec::new(),
+            appenders: Vec::new(),
+            readers: [Reader::new(true), Reader::new(true), Reader::new(false)],
             is_truncating: false,
             is_rolled_back: false,
-            needs_power_cut: false,
-            recoveries: 0,
-            traces: std::env::var_os("SEAWALL_TRACE").is_some(),
-        };
-        world.reopen(None);
-        world
+            has_dropped: false,
+            is_over: false,
+            hash: Hash::default(),
+            traces: false,
+        }
     }
 
-    fn trace(&self, what: impl FnOnce() -> String) {
+    /// Tells every step from now on.
+    pub fn trace(&mut self) {
+        self.traces = true;
+    }
+
+    pub(crate) fn tell(&self, what: impl FnOnce() -> String) {
         if self.traces {
-            eprintln!("{} {}", self.disk.operations, what());
+            std::eprintln!("{:>6} {}", self.disk.operations, what());
         }
     }
 
-    /// Lives through `steps` random steps.
-    pub fn live(&mut self, steps: u64) {
-        for _ in 0..steps {
-            self.step();
-        }
+    /// The hash of all commands so far, with their bytes, in order.
+    pub const fn hash(&self) -> u64 {
+        self.hash.value()
     }
 
-    fn step(&mut self) {
-        self.now += self.random.below(300);
+    /// Lives through a history, and then until all is at rest, with one more crash.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn live(&mut self, history: &History) -> Verdict {
+        self.reopen(0, None)?;
+        for event in &history.events {
+            self.take(event)?;
+            if self.is_over {
+                return Ok(());
+            }
+        }
+        self.faults.clear();
+        self.random = Random::new(1);
+        self.drain()?;
+        self.fall(true, 1)
+    }
+
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn take(&mut self, event: &Event) -> Verdict {
+        self.random = Random::new(event.dice);
+        self.now += self.random.below(100);
         let now = Time::from_micros(self.now);
-        let Some(log) = &mut self.log else { return self.reopen(None) };
+        let Some(log) = &mut self.log else { return self.reopen(0, None) };
         log.tick(now);
         if log.poison().is_some() || log.is_closed() {
-            let power = self.needs_power_cut || self.random.chance(1, 2);
-            return self.fall(power);
+            let power = self.random.chance(1, 2);
+            return self.fall(power, 1);
         }
-        match self.random.below(100) {
-            0..=39 => self.append(),
-            40..=84 => self.run_one(),
-            85..=86 => drop(log.flush(Level::Disk)),
-            87..=88 => drop(log.rotate()),
-            89..=90 => {
-                let span = log.appended().lsn.since(log.first_lsn());
-                let lsn = log.first_lsn().plus(self.random.below(span + 2));
-                if log.delete_before(lsn).is_ok() {
-                    self.oracle.delete_before(lsn.get());
+        self.tell(|| format!("{:?}", event.step));
+        match event.step {
+            Step::Append { records, bytes, level } => self.append(records, bytes, level)?,
+            Step::Run(count) => {
+                for _ in 0..count {
+                    self.run_one()?;
                 }
             }
-            91 => {
-                let (first, last) = (log.first_lsn().get(), log.appended().lsn.get());
-                let lsn = first - 1 + self.random.below(last + 2 - first);
+            Step::Drain => self.drain()?,
+            Step::Sleep(micros) => self.now += u64::from(micros),
+            Step::Read(count) => self.read(count)?,
+            Step::Fault(fault, after) => self.faults.push((fault, after)),
+            Step::Lie(lie) => self.lie(lie),
+            Step::Fall { power, nested } => return self.fall(power, nested),
+            request => self.request(request),
+        }
+        self.observe()
+    }
+
+    /// Asks the log for something.
+    fn request(&mut self, step: Step) {
+        let Some(log) = &mut self.log else { return };
+        let (first, last) = (log.first_lsn().get(), log.appended().lsn.get());
+        // From the record before the first to the one after the last.
+        let place = |permille: u16| first - 1 + (last + 2 - first) * u64::from(permille) / 1_000;
+        match step {
+            Step::Flush => {
+                if let Ok(lsn) = log.flush(Level::Disk) {
+                    self.appenders.push((lsn.get(), Level::Disk));
+                }
+            }
+            // What is refused changes nothing.
+            Step::Rotate => drop(log.rotate()),
+            Step::DeleteBefore(permille) => {
+                let lsn = place(permille);
+                if log.delete_before(Lsn::new(lsn)).is_ok() {
+                    self.oracle.delete_before(lsn);
+                }
+            }
+            Step::TruncateAfter(permille) => {
+                let lsn = place(permille);
                 if log.truncate_after(Lsn::new(lsn)).is_ok() {
-                    self.trace(|| format!("truncate after {lsn}"));
+                    self.tell(|| format!("truncates after {lsn}"));
                     self.oracle.begin_truncation(lsn);
                     self.is_truncating = true;
                 }
             }
-            92 => drop(log.close()),
-            93..=97 => {
-                self.run_all();
-            }
-            98 => self.fall(true),
-            _ => self.fall(false),
+            Step::Close => drop(log.close()),
+            _ => {}
         }
-        self.observe();
     }
 
-    fn content(&mut self) -> Content {
+    fn content(&mut self, bytes: u16) -> Content {
         self.counter += 1;
-        let length = match self.random.below(20) {
-            0 => 0,
-            1..=15 => self.random.below(120),
-            16..=18 => self.random.below(900),
-            _ => self.random.below(3_000),
-        };
+        let length = self.random.index(usize::from(bytes) + 1);
         let mut content = self.counter.to_le_bytes().to_vec();
         let mut filler = Random::new(self.counter);
-        content.extend((0..length).map(|_| (filler.number() & 0xff) as u8));
+        while content.len() < length + 8 {
+            content.extend_from_slice(&filler.number().to_le_bytes());
+        }
+        content.truncate(length + 8);
         content
     }
 
-    fn append(&mut self) {
-        let level = [Level::Buffered, Level::Os, Level::Disk][self.random.index(3)];
-        let count = if self.random.chance(1, 4) { 1 + self.random.below(8) } else { 1 };
-        let contents: Vec<Content> = (0..count).map(|_| self.content()).collect();
-        let records: Vec<Record<'_>> = contents
-            .iter()
-            .map(|content| {
-                let (key, value) = content.split_at(8);
-                Record::put(key, value)
-            })
-            .collect();
+    fn append(&mut self, records: u8, bytes: u16, level: Level) -> Verdict {
+        let contents: Vec<Content> = (0..records).map(|_| self.content(bytes)).collect();
+        let records: Vec<Record<'_>> =
+            contents.iter().map(|content| Record::put(&content[..8], &content[8..])).collect();
         let entries: Vec<Entry<'_>> = records.iter().map(Entry::from).collect();
-        let Some(log) = &mut self.log else { return };
-        let before = log.appended().lsn;
+        let Some(log) = &mut self.log else { return Ok(()) };
+        let claim = log.durable().lsn.get();
         let result = match entries.as_slice() {
             [entry] if level != Level::Buffered => log.append(entry, level),
             entries => log.append_batch(entries, level),
         };
         match result {
             Ok(appended) => {
-                assert_eq!(appended.first, before.next(), "LSNs are dense");
-                self.trace(|| format!("append {appended:?} {level:?}"));
-                self.oracle.append(appended.first.get(), contents);
+                let frame = Frame {
+                    first: appended.first.get(),
+                    last: appended.last.get(),
+                    segment: appended.position.segment.get(),
+                    start: appended.position.offset,
+                    end: log.appended().end.offset,
+                    claim,
+                };
+                self.tell(|| format!("appended {frame:?}"));
+                self.appenders.push((frame.last, level));
+                self.oracle.append(frame, contents.into_iter())
             }
-            Err(AppendError::Busy) => {
-                if !self.run_one_of_log() {
-                    self.now += 100;
-                }
-            }
-            Err(_) => {}
+            Err(AppendError::Busy) => self.run_one().map(drop),
+            Err(_) => Ok(()),
         }
     }
 
+    /// Whether a command goes wrong, and how.
     fn fault(&mut self, command: &Command<Memory>) -> Option<Fault> {
-        if self.fault_one_in == 0 || !self.random.chance(1, self.fault_one_in) {
-            return None;
+        let operation = command.operation();
+        let mut due = None;
+        for (at, (fault, after)) in self.faults.iter_mut().enumerate() {
+            if Disk::can_befall(operation, *fault) {
+                if *after == 0 && due.is_none() {
+                    due = Some((at, *fault));
+                } else {
+                    *after = after.saturating_sub(1);
+                }
+            }
         }
-        let faults = [Fault::Fails, Fault::NoSpace, Fault::NoSpace, Fault::DropsData, Fault::Short];
-        let fault = faults[self.random.index(faults.len())];
-        Disk::can_befall(command.operation(), fault).then_some(fault)
+        let (at, fault) = due?;
+        self.faults.swap_remove(at);
+        Some(fault)
     }
 
     /// Polls, runs or completes one thing, in any order. False when there was nothing to do.
-    fn run_one_of_log(&mut self) -> bool {
-        let Some(log) = &mut self.log else { return false };
+    fn run_one(&mut self) -> Verdict<bool> {
+        let Some(log) = &mut self.log else { return Ok(false) };
         if let Some(command) = log.poll_command() {
             self.waiting.push(command);
         }
         if !self.returned.is_empty() && (self.waiting.is_empty() || self.random.chance(1, 2)) {
             let done = self.returned.swap_remove(self.random.index(self.returned.len()));
-            let rolled_back = self.log.as_mut().and_then(|log| log.complete(done));
-            if let Some(rolled_back) = rolled_back {
-                self.oracle.roll_back(rolled_back.after.get());
+            if let Some(rolled_back) = log.complete(done) {
+                let after = rolled_back.after.get();
+                self.tell(|| format!("rolled back to {after}"));
+                self.appenders.retain(|(last, _)| *last <= after);
+                self.oracle.roll_back(after)?;
                 self.is_rolled_back = true;
             }
-            return true;
+            self.observe()?;
+            return Ok(true);
         }
         if self.waiting.is_empty() {
-            return false;
+            return Ok(false);
         }
         let command = self.waiting.swap_remove(self.random.index(self.waiting.len()));
         let fault = self.fault(&command);
-        self.trace(|| format!("run {command:.60?} {fault:?}"));
-        if fault == Some(Fault::DropsData) {
-            self.needs_power_cut = true;
-        }
+        self.tell(|| format!("run {} {fault:?}", describe(&command)));
+        note(&mut self.hash, &command);
+        self.note_lie(&command);
+        self.explore(Some(&command))?;
+        self.has_dropped |= fault == Some(Fault::DropsData);
+        let is_change = changes(&command);
         let done = self.disk.execute(command, fault);
-        self.returned.push(done);
-        true
-    }
-
-    fn run_one(&mut self) {
-        self.run_one_of_log();
-    }
-
-    /// Runs until there is nothing left to do.
-    pub fn run_all(&mut self) {
-        let mut left = 100_000_u32;
-        while self.run_one_of_log() {
-            left -= 1;
-            assert!(left > 0, "invariant 20: the log does not come to rest");
+        if is_change {
+            self.explore(None)?;
         }
+        self.returned.push(done);
+        Ok(true)
+    }
+
+    /// Tries every crash while a command runs, or now.
+    fn explore(&mut self, during: Option<&Command<Memory>>) -> Verdict {
+        let Some(explorer) = &mut self.explorer else { return Ok(()) };
+        let (disk, oracle, config, now) = (&self.disk, &self.oracle, &self.config, self.now);
+        let scene = Scene { disk, oracle, config, now };
+        match during {
+            Some(command) => explorer.during(scene, command),
+            None => explorer.crash(scene),
+        }
+    }
+
+    /// Runs until there is nothing left to do. Then nobody waits any more.
+    fn drain(&mut self) -> Verdict {
+        let mut left = 100_000_u32;
+        while self.run_one()? {
+            left -= 1;
+            ensure!(left > 0, 20, "the log does not come to rest");
+        }
+        self.observe()?;
+        let is_poisoned = self.log.as_ref().is_none_or(|log| log.poison().is_some());
+        let (lsn, level) = match self.appenders.iter().find(|(_, level)| *level > Level::Buffered) {
+            Some(appender) if !is_poisoned => *appender,
+            _ => return Ok(()),
+        };
+        broken(20, format!("nothing is left to do, and somebody waits for {lsn} at {level:?}"))
+    }
+
+    fn read(&mut self, actions: u8) -> Verdict {
+        let reader = self.random.index(self.readers.len());
+        for _ in 0..actions {
+            let start = self.random.number();
+            let is_suspect = self.suspicion.is_some();
+            let (Some(log), reader) = (&self.log, &mut self.readers[reader]) else { break };
+            if !reader.go_on(log, &self.disk, &mut self.oracle, start, is_suspect)? {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Takes note of acknowledgements.
-    fn observe(&mut self) {
-        let Some(log) = &mut self.log else { return };
+    fn observe(&mut self) -> Verdict {
+        let Some(log) = &mut self.log else { return Ok(()) };
         let result = log.take_request_result();
+        let (durable, written) = (log.durable().lsn.get(), log.written().lsn.get());
+        let appended = log.appended().lsn.get();
+        let is_poisoned = log.poison().is_some();
+        while log.poll_event().is_some() {}
         if self.is_truncating
             && let Some(result) = result
         {
             self.is_truncating = false;
-            if self.traces {
-                eprintln!("truncated {result:?}");
-            }
+            self.tell(|| format!("truncated {result:?}"));
             // One that ended in poison may be on the disk or not.
             if !matches!(result, Err(RequestError::Poisoned(_))) {
                 self.oracle.end_truncation(result.is_ok());
+                self.appenders.retain(|(last, _)| *last <= self.oracle.last());
             }
         }
-        if log.poison().is_none() {
-            self.oracle.acknowledge(log.durable().lsn.get());
+        ensure!(durable <= written, 7, "durable is {durable}, written {written}");
+        ensure!(written <= appended, 7, "written is {written}, appended {appended}");
+        if is_poisoned {
+            self.appenders.clear();
+            return Ok(());
         }
-        assert!(log.durable().lsn <= log.written().lsn, "durable is not past written");
-        assert!(log.written().lsn <= log.appended().lsn, "written is not past appended");
-        while log.poll_event().is_some() {}
+        let before = self.oracle.acknowledge(durable)?;
+        if durable > before && self.suspicion.is_none() {
+            self.look_at_device(before, durable)?;
+        }
+        self.appenders.retain(|(last, level)| match level {
+            Level::Buffered => false,
+            Level::Os => *last > written,
+            Level::Disk => *last > durable,
+        });
+        Ok(())
+    }
+
+    /// What was acknowledged just now is on the device, under its name.
+    fn look_at_device(&self, after: u64, upto: u64) -> Verdict {
+        for frame in self.oracle.frames_within(after, upto) {
+            let name = FileId::Segment(seawall_core::id::SegmentId::new(frame.segment)).name();
+            let is_there = self.disk.holds(name, frame.start, frame.end);
+            ensure!(is_there, 1, "{frame:?} was acknowledged and is not on the device");
+        }
+        Ok(())
     }
 
     /// The process ends at once, and the machine with it if `power`; then the log is opened again.
-    pub fn fall(&mut self, power: bool) {
-        self.observe();
-        self.trace(|| format!("fall, power {power}"));
+    ///
+    /// # Errors
+    /// What did not hold.
+    pub fn fall(&mut self, power: bool, nested: u8) -> Verdict {
+        self.observe()?;
+        self.tell(|| format!("falls, power {power}, nested {nested}"));
         let log = self.log.take();
-        // Commands on their way may or may not have run.
-        for command in std::mem::take(&mut self.waiting) {
-            if self.random.chance(1, 2) {
-                drop(self.disk.execute(command, None));
+        // Commands on their way may have run, or half, or not at all.
+        for command in core::mem::take(&mut self.waiting) {
+            self.tell(|| format!("on its way: {}", describe(&command)));
+            match self.random.below(3) {
+                0 => {}
+                1 => self.disk.begin(&command),
+                _ => drop(self.disk.execute(command, None)),
             }
         }
         self.returned.clear();
+        self.appenders.clear();
+        self.readers.iter_mut().for_each(Reader::stop);
         self.is_truncating = false;
-        self.needs_power_cut = false;
-        let written = log.filter(|log| log.poison().is_none()).map(|log| log.written().lsn.get());
+        let log = log.filter(|log| log.poison().is_none());
+        let written = log.map(|log| log.written().lsn.get());
+        let is_kept = !power && !self.is_rolled_back && !self.has_dropped;
+        let written = written.filter(|_| is_kept);
+        (self.is_rolled_back, self.has_dropped) = (false, false);
         if power {
             self.disk.crash(&mut self.random);
+        } else {
+            self.disk.kill();
         }
-        let written = if power || self.is_rolled_back { None } else { written };
-        self.is_rolled_back = false;
-        self.reopen(written);
-    }
-
-    fn start(&mut self) -> RecoveryStart<Memory> {
-        RecoveryStart {
-            config: self.config.clone(),
-            new_log_id: LogId([7; 16]),
-            seed: self.random.number(),
-            now: Time::from_micros(self.now),
-            buffers: buffers(),
-        }
+        self.reopen(nested, written)
     }
 
     /// Recovers, with crashes at random operations of the recovery, and checks what is there.
-    fn reopen(&mut self, written: Option<u64>) {
-        let mut crashes_left = self.random.below(4);
+    fn reopen(&mut self, nested: u8, mut written: Option<u64>) -> Verdict {
+        let power = written.is_none();
+        let mut crashes_left = nested;
         loop {
             self.recoveries += 1;
-            let crash_at = (crashes_left > 0).then(|| self.random.below(30));
+            let mut left = (crashes_left > 0).then(|| self.random.below(30));
             crashes_left = crashes_left.saturating_sub(1);
-            let start = self.start();
-            let mut recovery = Recovery::new(start, Mode::Open);
-            let mut operations = 0;
-            let mut fell = false;
-            while let Some(command) = recovery.poll_command() {
-                if crash_at == Some(operations) {
+            let start = start(&self.config, self.random.number(), self.now);
+            let mut disk = core::mem::take(&mut self.disk);
+            let mut has_failed = false;
+            let mut verdict = Ok(());
+            let opened = recover(&mut disk, start, |disk, command| {
+                note(&mut self.hash, command);
+                if left == Some(0) {
                     if self.random.chance(1, 2) {
-                        drop(self.disk.execute(command, None));
+                        disk.begin(command);
                     }
-                    fell = true;
-                    break;
+                    return Go::Stop;
                 }
-                operations += 1;
-                recovery.complete(self.disk.execute(command, None));
-            }
-            if fell {
-                // A process that was only killed leaves what the kernel has to be written back.
-                if written.is_none() {
-                    self.disk.crash(&mut self.random);
+                left = left.map(|left| left - 1);
+                let fault = self.fault(command);
+                has_failed |= fault.is_some();
+                self.tell(|| format!("recover: {} {fault:?}", describe(command)));
+                if let Some(explorer) = self.explorer.as_mut().filter(|_| changes(command)) {
+                    let (oracle, config, now) = (&self.oracle, &self.config, self.now);
+                    let scene = Scene { disk, oracle, config, now };
+                    verdict = explorer.crash(scene).and_then(|()| explorer.during(scene, command));
                 }
-                continue;
-            }
-            let (log, report) = match recovery.finish() {
-                Ok(recovered) => recovered,
-                Err(error) => panic!("invariant 8: the log does not open: {error}"),
+                if verdict.is_ok() { Go::On(fault) } else { Go::Stop }
+            });
+            self.disk = disk;
+            verdict?;
+            let opened = match opened {
+                None => {
+                    self.tell(|| format!("recovery falls, power {power}"));
+                    // A process that was only killed leaves what the kernel has to be written back.
+                    if power {
+                        self.disk.crash(&mut self.random);
+                    }
+                    continue;
+                }
+                Some(Err(_)) if has_failed => {
+                    // A sync that failed may have lost what only the kernel had.
+                    written = None;
+                    self.disk.kill();
+                    continue;
+                }
+                Some(opened) => opened,
             };
-            assert!(!report.is_damaged(), "invariant 10: no damage was done: {report:?}");
-            self.trace(|| format!("recovered {report:?}"));
-            self.check(&log, &report, written);
+            if self.suspicion.is_some() {
+                return self.judge_suspect(opened);
+            }
+            let (log, report) = match opened {
+                Ok(opened) => opened,
+                Err(error) => return broken(8, format!("the log does not open: {error}")),
+            };
+            self.tell(|| format!("recovered {report:?}"));
+            check(&self.disk, &mut self.oracle, (&log, &report), written)?;
             self.log = Some(log);
-            return;
-        }
-    }
-
-    fn check(&mut self, log: &Log<Memory>, report: &Report, written: Option<u64>) {
-        let segments: Vec<SegmentInfo> = log.segments().collect();
-        let records = read_all(&self.disk, &segments, log.durable().end.offset);
-        assert_eq!(records.len() as u64, report.records, "the report counts records: {report:?}");
-        let last = records.last().map_or(log.first_lsn().previous().get(), |(lsn, _)| *lsn);
-        assert_eq!(last, log.appended().lsn.get(), "the log ends with its last record");
-        self.oracle.check(log.first_lsn().get(), &records, written);
-    }
-
-    /// Opens the log once more without changing anything about the world.
-    ///
-    /// # Errors
-    /// Why the log cannot be opened.
-    pub fn inspect(&mut self, mode: Mode) -> Result<Report, RecoveryError> {
-        let mut recovery = Recovery::new(self.start(), mode);
-        while let Some(command) = recovery.poll_command() {
-            recovery.complete(self.disk.execute(command, None));
-        }
-        match mode {
-            Mode::Open => recovery.finish().map(|(_, report)| report),
-            Mode::Inspect => recovery.finish_inspection().map(|(_, report)| report),
+            return Ok(());
         }
     }
 }
 
-/// Every record of these segments, read as a reader reads them.
-///
-/// # Panics
-/// When a record cannot be read.
-pub fn read_all(disk: &Disk, segments: &[SegmentInfo], active_end: u64) -> Vec<(u64, Content)> {
-    let mut records = Vec::new();
-    for segment in segments {
-        let limit = segment.end.map_or(active_end, |end| end.frames_end);
-        let mut cursor: Cursor<Vec<u8>> =
-            Cursor::new(*segment, crc32c::crc32c_append, 1_024, 1 << 20);
-        loop {
-            match cursor.step(limit) {
-                Step::Record(record, _) => {
-                    let mut content = record.key.to_vec();
-                    content.extend_from_slice(record.stored);
-                    records.push((record.lsn.get(), content));
-                }
-                Step::Read { offset, bytes } => {
-                    let name = FileId::Segment(segment.segment).name();
-                    let file = disk.content(name).expect("a live segment's file is there");
-                    let start = usize::try_from(offset).expect("small").min(file.len());
-                    let end = (start + usize::try_from(bytes).expect("small")).min(file.len());
-                    let is_short = (end - start) as u64 != bytes;
-                    cursor.fill(offset, file[start..end].to_vec(), is_short);
-                }
-                Step::End => break,
-                other => panic!("invariant 1: a record cannot be read: {other:?}"),
-            }
+/// Takes a command into a hash, with its bytes.
+fn note(hash: &mut Hash, command: &Command<Memory>) {
+    hash.number(command.operation() as u64);
+    match command.file() {
+        None | Some(FileId::Manifest) => hash.number(0),
+        Some(FileId::Segment(segment)) => hash.number(segment.get()),
+        Some(FileId::Quarantined(quarantined)) => {
+            hash.number(quarantined.generation);
+            hash.number(quarantined.segment.get());
         }
     }
-    records
+    match command {
+        Command::Write(write) => {
+            hash.number(write.offset * 2 + u64::from(write.sync));
+            hash.bytes(write.data.as_ref());
+        }
+        Command::Allocate(allocate) => hash.number(allocate.to),
+        Command::Truncate(truncate) => hash.number(truncate.bytes),
+        Command::Read(read) => {
+            hash.number(read.offset);
+            hash.number(read.buffer.len() as u64);
+        }
+        _ => {}
+    }
+}
+
+/// A command in a few words.
+fn describe(command: &Command<Memory>) -> String {
+    let name = |name: &dyn core::fmt::Display| format!("{} {name}", command.operation());
+    match command {
+        Command::Write(write) => {
+            let bytes = write.data.as_ref().len();
+            let (from, sync) = (write.offset, if write.sync { ", synced" } else { "" });
+            format!("{} {from}..{}{sync}", name(&write.name), from + bytes as u64)
+        }
+        Command::Truncate(truncate) => format!("{} to {}", name(&truncate.name), truncate.bytes),
+        Command::Read(read) => {
+            let (from, bytes) = (read.offset, read.buffer.len());
+            format!("{} {from}..{}", name(&read.name), from + bytes as u64)
+        }
+        Command::Rename(rename) => format!("{} to {}", name(&rename.from), rename.to),
+        Command::Create(create) => name(&create.name),
+        Command::Remove(remove) => name(&remove.name),
+        Command::Sync(sync) => name(&sync.name),
+        Command::Allocate(allocate) => format!("{} to {}", name(&allocate.name), allocate.to),
+        Command::SyncDir(_) | Command::List(_) => format!("{}", command.operation()),
+    }
 }

@@ -1,56 +1,36 @@
-//! Seeds, crashes and faults. `SEAWALL_SEED=n cargo test -p seawall-tests --test simulation` runs
-//! one seed alone; `SEAWALL_PROVE_SECONDS=n` runs new seeds for so long.
+//! Seeds, crashes, faults and lies. A failure prints the shortest history found, and the command
+//! that shows it again: `SEAWALL_SEED=n SEAWALL_TRACE=1` and the name of the test.
 
-use seawall_tests::world::World;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use seawall_tests::runner::{Layer, test};
+use seawall_tests::trace::trace_hash;
 
-/// Steps that each seed lives through.
-const STEPS: u64 = 400;
-/// Seeds that every run goes through.
-const SEEDS: u64 = 3_000;
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-fn live(seed: u64, fault_one_in: u64) -> u64 {
-    let lived = catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed);
-        world.fault_one_in = fault_one_in;
-        world.live(STEPS);
-        world.fault_one_in = 0;
-        world.fall(true);
-        world.recoveries
-    }));
-    lived.unwrap_or_else(|_| {
-        panic!("seed {seed}: replay with SEAWALL_SEED={seed} and the name of this test")
-    })
-}
-
-fn run(name: &str, fault_one_in: u64) {
-    if let Some(seed) = number("SEAWALL_SEED") {
-        live(seed, fault_one_in);
-        return;
-    }
-    let started = Instant::now();
-    let seconds = number("SEAWALL_PROVE_SECONDS").map(Duration::from_secs);
-    let mut recoveries = 0;
-    let mut seed = 0;
-    while seed < SEEDS || seconds.is_some_and(|seconds| started.elapsed() < seconds) {
-        recoveries += live(seed, fault_one_in);
-        seed += 1;
-    }
-    let elapsed = started.elapsed().as_secs_f64();
-    println!("{name}: {seed} seeds, {recoveries} recoveries, {elapsed:.1} s");
+#[test]
+fn crashes() {
+    test(Layer::Crashes, 3_000);
 }
 
 #[test]
-fn crashes_at_any_moment_lose_nothing() {
-    run("crashes", 0);
+fn faults() {
+    test(Layer::Faults, 3_000);
 }
 
 #[test]
-fn faults_and_crashes_lose_nothing() {
-    run("faults", 60);
+fn lies() {
+    test(Layer::Lies, 3_000);
+}
+
+#[test]
+fn every_command() {
+    test(Layer::Every, 40);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_commands_and_bytes() {
+    let mut different = std::collections::BTreeSet::new();
+    for seed in 0..3_000 {
+        let hash = trace_hash(seed);
+        assert_eq!(hash, trace_hash(seed), "seed {seed}");
+        different.insert(hash);
+    }
+    assert!(different.len() > 2_990, "the hash tells one life from another");
 }

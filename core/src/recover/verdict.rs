@@ -498,8 +498,7 @@ impl Judge<'_> {
 
     /// The last record of the last live segment.
     fn end_lsn(&self) -> Lsn {
-        let cap = self.walk.arrangement.live.iter().find_map(|arranged| arranged.cap);
-        cap.unwrap_or(self.walk.next_lsn.previous())
+        self.walk.next_lsn.previous()
     }
 
     /// Whether anything that was durable is gone.
@@ -665,12 +664,15 @@ impl Judge<'_> {
                 kept.is_marked = report
                     .is_some_and(|report| report.last_kind == Some(FrameKind::Mark))
                     && self.broken.is_none_or(|broken| broken.is_empty);
+                let mut frames = core::mem::take(&mut self.walk.walked[index].index);
+                // Frames behind a hole have been noted as well, and may be cut with it.
+                frames.cut(frames_end);
                 kept.active = Some(KeptActive {
                     identity,
                     link,
                     end: frames_end,
                     file_bytes: if is_cut { frames_end } else { arranged.file_bytes },
-                    index: core::mem::take(&mut self.walk.walked[index].index),
+                    index: frames,
                 });
             }
         }
@@ -709,6 +711,8 @@ impl Judge<'_> {
             .or(known_last)
             .or(report.map(|report| report.last_next_lsn.previous()))
             .unwrap_or(walked.first_lsn.previous());
+        // What a truncation took off stays dead, also where what came after it is damaged.
+        let last_lsn = arranged.cap.map_or(last_lsn, |cap| last_lsn.min(cap));
         let seals = report.is_some_and(|report| report.seal_offset == Some(frames_end));
         let has_footer = walked.has_footer || seals;
         Some(segment_info(&identity, &link, Some(SegmentEnd { last_lsn, frames_end, has_footer })))
@@ -767,7 +771,9 @@ impl Judge<'_> {
             .as_ref()
             .map(|active| (active.identity.segment, active.link.first_lsn)));
         if is_damage && !salvages {
-            manifest.cap = None;
+            // What an earlier truncation took off stays dead, unless the log now ends before that.
+            manifest.cap =
+                manifest.cap.filter(|cap| last >= Some(cap.segment) && kept.last_lsn >= cap.lsn);
             if first.is_none() {
                 manifest.first_segment = spare.unwrap_or(kept.next_segment);
                 manifest.first_lsn = kept.last_lsn.next();

@@ -1,0 +1,200 @@
+//! Disks that lie: bits that turn over, writes that go astray or are lost, bytes of an earlier
+//! life. What must hold then is less: what is wrong is told, or it is harmless.
+//!
+//! What can be told at all is bounded by what was written down. The last records before a crash are
+//! vouched for by nothing on the disk, so a lie about those looks like a torn write. From the
+//! frames that the lie did not touch it follows how far the log had said that it was durable: loss
+//! up to there must be told.
+
+use crate::disk::{Goes, Memory};
+use crate::ensure;
+use crate::history::Lie;
+use crate::opening::{Ended, Go, Opened, contiguous, recover, start};
+use crate::oracle::{Verdict, broken};
+use crate::random::Random;
+use crate::world::World;
+use alloc::format;
+use alloc::vec::Vec;
+use seawall_core::command::Command;
+use seawall_core::config::RecoveryPolicy;
+use seawall_core::recover::RecoveryError;
+use seawall_core::wire::name::{FileId, FileName};
+
+/// What the disk has lied about.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Suspicion {
+    /// Bytes that are not what was written.
+    pub wrong: Vec<(FileName, u64, u64)>,
+    /// A write that has not come yet is to go astray.
+    pub is_due: bool,
+}
+
+impl Suspicion {
+    fn touches(&self, segment: u64, start: u64, end: u64) -> bool {
+        self.wrong.iter().any(|(name, from, to)| {
+            matches!(name.file, FileId::Segment(id) if id.get() == segment)
+                && *from < end
+                && start < *to
+        })
+    }
+}
+
+impl World {
+    /// The disk lies.
+    pub(crate) fn lie(&mut self, lie: Lie) {
+        let mut suspicion = Suspicion::default();
+        let names: Vec<FileName> = self.disk.names().collect();
+        let mut random = self.random.clone();
+        let name = names[random.index(names.len())];
+        let bytes = self.disk.durable_bytes(name);
+        match lie {
+            Lie::Stale => {
+                let mut random = Random::new(self.random.number());
+                let old: Vec<u8> = names
+                    .iter()
+                    .filter_map(|name| self.disk.content(*name))
+                    .flat_map(|content| content.get(128..).unwrap_or_default().to_vec())
+                    .collect();
+                let from = random.index(old.len() + 1);
+                self.disk.stale = old[from..].to_vec();
+            }
+            Lie::Lost => {
+                self.disk.next_write = Some(Goes::Nowhere);
+                suspicion.is_due = true;
+            }
+            Lie::Astray => {
+                let at = random.index(bytes + 1);
+                let Some(file) = self.disk.file_index(name) else { return };
+                self.disk.next_write = Some(Goes::To(file, at));
+                suspicion.is_due = true;
+                suspicion.wrong.push((name, at as u64, u64::MAX));
+            }
+            Lie::Rot | Lie::Zeros | Lie::Swap if bytes == 0 => {}
+            Lie::Rot => {
+                let at = random.index(bytes);
+                self.disk.corrupt(name, |bytes| bytes[at] ^= 1 << random.below(8));
+                suspicion.wrong.push((name, at as u64, at as u64 + 1));
+            }
+            Lie::Zeros | Lie::Swap => {
+                let sector = self.disk.sector_bytes;
+                let sectors = bytes.div_ceil(sector);
+                let (one, other) = (random.index(sectors), random.index(sectors));
+                let range = |at: usize| (name, (at * sector) as u64, ((at + 1) * sector) as u64);
+                suspicion.wrong.push(range(one));
+                if lie == Lie::Swap {
+                    suspicion.wrong.push(range(other));
+                }
+                self.disk.corrupt(name, |bytes| spoil(bytes, sector, one, other, lie));
+            }
+        }
+        self.tell(|| format!("lies: {suspicion:?}"));
+        self.suspicion = Some(suspicion);
+    }
+
+    /// Notes which write the lie is about.
+    pub(crate) fn note_lie(&mut self, command: &Command<Memory>) {
+        if let (Some(suspicion), Command::Write(write)) = (&mut self.suspicion, command)
+            && suspicion.is_due
+        {
+            suspicion.is_due = false;
+            let bytes = write.data.as_ref().len() as u64;
+            // A file that is being made is known by its last name later.
+            let name = write.name.file.name();
+            suspicion.wrong.push((name, write.offset, write.offset + bytes));
+            for (_, from, to) in suspicion.wrong.iter_mut().filter(|(.., to)| *to == u64::MAX) {
+                *to = *from + bytes;
+            }
+        }
+    }
+
+    fn is_manifest_suspect(&self) -> bool {
+        let wrong = self.suspicion.iter().flat_map(|suspicion| &suspicion.wrong);
+        wrong.into_iter().any(|(name, ..)| name.file == FileId::Manifest)
+    }
+
+    /// What the frames that no lie has touched say of how far the log was durable.
+    fn floor(&self) -> u64 {
+        let Some(suspicion) = &self.suspicion else { return self.oracle.durable() };
+        let intact = self.oracle.frames_within(0, self.oracle.durable()).filter(|frame| {
+            frame.last <= self.oracle.durable()
+                && !suspicion.touches(frame.segment, frame.start, frame.end)
+        });
+        intact.map(|frame| frame.claim).max().unwrap_or(0)
+    }
+
+    /// A log on a disk that has lied was opened, or not: it tells, or it is as if nothing was.
+    pub(crate) fn judge_suspect(&mut self, opened: Result<Opened, RecoveryError>) -> Verdict {
+        let (log, report) = match opened {
+            Ok(opened) => opened,
+            Err(RecoveryError::Io(failure)) => {
+                return broken(9, format!("the log does not open: {failure}"));
+            }
+            Err(error) => {
+                self.tell(|| format!("told: {error}"));
+                self.told += 1;
+                self.is_over = true;
+                return Ok(());
+            }
+        };
+        self.tell(|| format!("recovered {report:?}"));
+        // Whatever was told: nothing that is shown is wrong.
+        let ended = contiguous(&self.disk, &self.oracle, &log, report.is_damaged());
+        // Until something is appended after it, a truncation stands in the manifest alone, and a
+        // manifest that was lost looks like one that was never written.
+        if let (Err(_), Some(before), true) =
+            (&ended, self.oracle.before_truncation(), self.is_manifest_suspect())
+        {
+            self.is_over = true;
+            return contiguous(&self.disk, before, &log, report.is_damaged()).map(drop);
+        }
+        let ended = ended?;
+        let last = log.appended().lsn.get();
+        // A recovery that a crash ended had nobody to tell, but it has kept what it cut.
+        let is_kept = self.disk.names().any(|name| matches!(name.file, FileId::Quarantined(_)));
+        if report.is_damaged() || ended == Ended::Damaged || is_kept {
+            let is_strict = self.config.recovery == RecoveryPolicy::Strict;
+            let refuses = is_strict && report.is_damaged();
+            ensure!(!refuses, 10, "a strict recovery opened what it found damaged: {report:?}");
+            self.told += 1;
+            self.is_over = true;
+            return self.opens_again(last);
+        }
+        ensure!(ended == Ended::After(last), 2, "{ended:?}, but it says {last}");
+        if !self.oracle.may_be_truncated_to(last) {
+            let floor = self.floor();
+            ensure!(last >= floor, 10, "{floor} was known durable, {last} is left: {report:?}");
+            self.oracle.batches_are_whole(last)?;
+        }
+        self.oracle.accept_loss(last);
+        self.oracle.recovered(log.first_lsn().get(), last, None)?;
+        self.log = Some(log);
+        Ok(())
+    }
+
+    /// What a recovery has left opens again, and holds the same.
+    fn opens_again(&mut self, last: u64) -> Verdict {
+        self.recoveries += 1;
+        self.disk.crash_by(self.disk.sector_bytes, |_| 0);
+        let start = start(&self.config, self.random.number(), self.now);
+        let Some(Ok((log, report))) = recover(&mut self.disk, start, |_, _| Go::On(None)) else {
+            return broken(8, "what was mended does not open".into());
+        };
+        let again = log.appended().lsn.get();
+        ensure!(again == last, 8, "{last} was the last record, now {again}: {report:?}");
+        contiguous(&self.disk, &self.oracle, &log, report.is_damaged()).map(drop)
+    }
+}
+
+fn spoil(bytes: &mut [u8], sector: usize, one: usize, other: usize, lie: Lie) {
+    let end = bytes.len().min((one + 1) * sector);
+    if lie == Lie::Zeros {
+        bytes[one * sector..end].fill(0);
+        return;
+    }
+    for at in 0..sector {
+        let (one, other) = (one * sector + at, other * sector + at);
+        if one < bytes.len() && other < bytes.len() {
+            bytes.swap(one, other);
+        }
+    }
+}

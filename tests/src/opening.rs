@@ -1,0 +1,181 @@
+//! Opening a log on a simulated disk, and reading what it holds.
+
+use crate::disk::{Disk, Fault, Memory};
+use crate::ensure;
+use crate::oracle::{Oracle, Verdict, broken};
+use alloc::format;
+use alloc::vec;
+use alloc::vec::Vec;
+use seawall_core::command::Command;
+use seawall_core::config::Config;
+use seawall_core::cursor::{Cursor, Step};
+use seawall_core::id::{LogId, SegmentId, Time};
+use seawall_core::log::{Log, SegmentInfo};
+use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
+use seawall_core::wire::checksum::Crc32cFn;
+use seawall_core::wire::name::FileId;
+
+/// A log and what its recovery says.
+pub type Opened = (Log<Memory>, Report);
+
+/// Buffers for a log.
+pub fn buffers() -> Vec<Memory> {
+    vec![Vec::new(), Vec::new(), Vec::new()]
+}
+
+/// What becomes of a recovery's command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Go {
+    /// It is run, or fails.
+    On(Option<Fault>),
+    /// The recovery ends before it.
+    Stop,
+}
+
+/// What a recovery begins with.
+pub fn start(config: &Config, seed: u64, now: u64) -> RecoveryStart<Memory> {
+    RecoveryStart {
+        config: config.clone(),
+        new_log_id: LogId([7; 16]),
+        seed,
+        now: Time::from_micros(now),
+        buffers: buffers(),
+    }
+}
+
+/// Recovers the log on a disk; `each` says what becomes of each command. `None`: it was stopped.
+pub fn recover(
+    disk: &mut Disk,
+    start: RecoveryStart<Memory>,
+    mut each: impl FnMut(&mut Disk, &Command<Memory>) -> Go,
+) -> Option<Result<Opened, RecoveryError>> {
+    let mut recovery = Recovery::new(start, Mode::Open);
+    while let Some(command) = recovery.poll_command() {
+        match each(disk, &command) {
+            Go::Stop => return None,
+            Go::On(fault) => recovery.complete(disk.execute(command, fault)),
+        }
+    }
+    Some(recovery.finish())
+}
+
+/// How reading a log ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// After this record; the log's last, if nothing is amiss.
+    After(u64),
+    /// A reader was told of damage.
+    Damaged,
+}
+
+/// Hands every record of a log to `each`: its LSN, key and value.
+///
+/// # Errors
+/// What `each` says.
+pub fn read_all(
+    disk: &Disk,
+    log: &Log<Memory>,
+    crc: Crc32cFn,
+    each: impl FnMut(u64, &[u8], &[u8]) -> Verdict,
+) -> Verdict<Ended> {
+    let before = log.first_lsn().previous().get();
+    let segments: Vec<SegmentInfo> = log.segments().collect();
+    read_segments(disk, &segments, log.durable().end.offset, before, crc, each)
+}
+
+fn read_segments(
+    disk: &Disk,
+    segments: &[SegmentInfo],
+    active_end: u64,
+    mut last: u64,
+    crc: Crc32cFn,
+    mut each: impl FnMut(u64, &[u8], &[u8]) -> Verdict,
+) -> Verdict<Ended> {
+    let mut is_damaged = false;
+    for segment in segments {
+        let limit = segment.end.map_or(active_end, |end| end.frames_end);
+        let mut cursor: Cursor<&[u8]> = Cursor::new(*segment, crc, 4_096, 1 << 20);
+        loop {
+            match cursor.step(limit) {
+                Step::Record(record, _) => {
+                    last = record.lsn.get();
+                    each(last, record.key, record.stored)?;
+                }
+                Step::Read { offset, bytes } => {
+                    let Some((part, is_short)) = slice(disk, segment.segment, offset, bytes) else {
+                        return broken(1, format!("segment {} is not there", segment.segment));
+                    };
+                    cursor.fill(offset, part, is_short);
+                }
+                Step::End => break,
+                Step::Damaged { .. } => {
+                    is_damaged = true;
+                    cursor.skip_damage(limit);
+                }
+                Step::Skipped(_) => {}
+                Step::TooLong { .. } | Step::BadRecord { .. } => {
+                    return broken(1, format!("a record after {last} cannot be read"));
+                }
+            }
+        }
+    }
+    Ok(if is_damaged { Ended::Damaged } else { Ended::After(last) })
+}
+
+/// Bytes of a segment's file, and whether it ends before all that was asked for.
+pub fn slice(disk: &Disk, segment: SegmentId, offset: u64, bytes: u64) -> Option<(&[u8], bool)> {
+    let file = disk.content(FileId::Segment(segment).name())?;
+    let start = usize::try_from(offset).ok()?.min(file.len());
+    let end = start.saturating_add(usize::try_from(bytes).ok()?).min(file.len());
+    Some((&file[start..end], (end - start) as u64 != bytes))
+}
+
+/// Compares all that a reopened log holds with what it must hold, where the disk did not lie.
+/// `written`: as [`Oracle::recovered`] takes it.
+///
+/// # Errors
+/// What does not hold.
+pub fn check(
+    disk: &Disk,
+    oracle: &mut Oracle,
+    (log, report): (&Log<Memory>, &Report),
+    written: Option<u64>,
+) -> Verdict {
+    ensure!(!report.is_damaged(), 10, "damage that nobody did: {report:?}");
+    let last = contiguous(disk, oracle, log, false)?;
+    let Ended::After(last) = last else {
+        return broken(1, format!("a record cannot be read: {report:?}"));
+    };
+    let first = log.first_lsn().get();
+    ensure!(last == log.appended().lsn.get(), 2, "the log says it ends elsewhere: {report:?}");
+    ensure!(last + 1 - first == report.records, 2, "read {first} to {last}: {report:?}");
+    oracle.recovered(first, last, written)
+}
+
+/// Compares each record of a log with what was appended, and sees that none is left out but in
+/// holes that are told: to whoever reads, or at the opening, where `has_holes`.
+///
+/// # Errors
+/// What does not hold.
+pub fn contiguous(
+    disk: &Disk,
+    oracle: &Oracle,
+    log: &Log<Memory>,
+    has_holes: bool,
+) -> Verdict<Ended> {
+    let mut expected = log.first_lsn().get();
+    let mut gap = None;
+    let ended = read_all(disk, log, log.config().crc, |lsn, key, value| {
+        if lsn != expected {
+            gap.get_or_insert((expected, lsn));
+        }
+        expected = lsn + 1;
+        oracle.compare(lsn, &[key, value])
+    })?;
+    match gap {
+        Some((expected, lsn)) if lsn < expected || !(has_holes || ended == Ended::Damaged) => {
+            broken(2, format!("LSN {lsn} comes where {expected} should"))
+        }
+        _ => Ok(ended),
+    }
+}
