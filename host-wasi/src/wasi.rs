@@ -45,7 +45,6 @@ impl WasiFolder {
     }
 }
 
-/// "." gives a descriptor that can be synced also on hosts whose preopened one cannot.
 fn open_folder(descriptor: &Descriptor, name: &str) -> Result<WasiFolder, Refusal> {
     let flags = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
     let opened = descriptor.open_at(PathFlags::empty(), name, OpenFlags::DIRECTORY, flags);
@@ -101,7 +100,7 @@ impl Folder for WasiFolder {
     }
 
     fn sync(&self) -> Result<(), Refusal> {
-        // Not on the descriptor itself: see `open_folder`.
+        // Opened anew: some hosts refuse to sync the preopened descriptor itself.
         open_folder(&self.descriptor, ".")?.descriptor.sync().map_err(refusal)
     }
 
