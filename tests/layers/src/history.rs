@@ -10,11 +10,11 @@
 //! log; and bytes of a call that began at moment `b` are in no entry before `b`. Both moments err
 //! to the side of asking for less, never for more.
 //!
-//! [`Oracle`] compares; this module decides what it is told.
+//! [`Model`] compares; this module decides what it is told.
 
+use crate::model::{Content, Model};
 use seawall::blocking::{Reader, Wal};
 use seawall::{Appended, Error, Level, Record};
-use seawall_tests::oracle::{Content, Oracle};
 use seawall_tests::random::Random;
 use seawall_tests::records::record_bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,7 @@ struct Call {
 #[derive(Debug, Default)]
 struct Notes {
     /// What the log held when it was opened.
-    base: Oracle,
+    base: Model,
     calls: Vec<Call>,
     /// Records that an earlier recovery did not show: they must not come back.
     lost: BTreeSet<u64>,
@@ -229,17 +229,17 @@ impl History {
         self.refused_for_room.load(Ordering::Relaxed)
     }
 
-    /// What the oracle knows at a moment, and the appends that may or may not be there.
-    fn at(&self, moment: u64) -> (Oracle, Vec<Vec<u64>>, BTreeSet<u64>) {
+    /// What the model knows at a moment, and the appends that may or may not be there.
+    fn at(&self, moment: u64) -> (Model, Vec<Vec<u64>>, BTreeSet<u64>) {
         let notes = self.lock();
-        let (mut oracle, mut floating) = (notes.base.clone(), Vec::new());
-        let mut durable = oracle.durable();
+        let (mut model, mut floating) = (notes.base.clone(), Vec::new());
+        let mut durable = model.durable();
         for call in notes.calls.iter().filter(|call| call.began <= moment) {
             let has_returned = call.returned <= moment;
             match (&call.asked, call.ended) {
                 (Asked::Append { .. } | Asked::Truncate(_), Ended::Undone) if has_returned => {}
                 (Asked::Append { numbers, is_durable }, Ended::Well(first)) if has_returned => {
-                    oracle.append(first, numbers.iter().map(|number| joined(*number)).collect());
+                    model.append(first, numbers.iter().map(|number| joined(*number)).collect());
                     if *is_durable {
                         durable = durable.max(first + numbers.len() as u64 - 1);
                     }
@@ -247,18 +247,18 @@ impl History {
                 (Asked::Append { numbers, .. }, _) => floating.push(numbers.clone()),
                 (Asked::Sync(last), Ended::Well(_)) if has_returned => durable = durable.max(*last),
                 (Asked::Sync(_), _) => {}
-                (Asked::Delete(before), _) => oracle.delete_before(*before),
+                (Asked::Delete(before), _) => model.delete_before(*before),
                 (Asked::Truncate(after), ended) => {
-                    oracle.begin_truncation(*after);
+                    model.begin_truncation(*after);
                     if has_returned && ended == Ended::Well(0) {
-                        oracle.end_truncation(true);
+                        model.end_truncation(true);
                         durable = durable.min(*after);
                     }
                 }
             }
         }
-        oracle.acknowledge(durable);
-        (oracle, floating, notes.lost.clone())
+        model.acknowledge(durable);
+        (model, floating, notes.lost.clone())
     }
 
     /// Compares what a log holds with what it must hold at a moment. Returns how many records it
@@ -275,9 +275,9 @@ impl History {
         self.at(moment).0.durable()
     }
 
-    fn checked(&self, first: u64, found: &[Found], moment: u64) -> (Oracle, u64) {
-        let (mut oracle, floating, lost) = self.at(moment);
-        let bound = oracle.durable();
+    fn checked(&self, first: u64, found: &[Found], moment: u64) -> (Model, u64) {
+        let (mut model, floating, lost) = self.at(moment);
+        let bound = model.durable();
         let mut floats: BTreeMap<u64, &[u64]> = BTreeMap::new();
         for numbers in &floating {
             floats.insert(numbers[0], numbers);
@@ -289,14 +289,14 @@ impl History {
                 !lost.contains(number),
                 "invariant 4: record {number}, LSN {lsn}, is back from the dead"
             );
-            // A batch goes in whole at its first record; the oracle then asks for all of it.
+            // A batch goes in whole at its first record; the model then asks for all of it.
             if let Some(numbers) = floats.get(number) {
-                oracle.append(*lsn, numbers.iter().map(|number| joined(*number)).collect());
+                model.append(*lsn, numbers.iter().map(|number| joined(*number)).collect());
             }
         }
         let records: Vec<_> = found.iter().map(|found| (found.lsn, joined(found.number))).collect();
-        oracle.check(first, &records, None);
-        (oracle, bound)
+        model.check(first, &records);
+        (model, bound)
     }
 
     /// As [`History::check`], and what the log holds is where the history goes on from: no later
@@ -305,7 +305,7 @@ impl History {
     /// # Panics
     /// With the number of the invariant that is broken.
     pub fn check_and_continue(&self, first: u64, found: &[Found], moment: u64) -> u64 {
-        let (oracle, bound) = self.checked(first, found, moment);
+        let (model, bound) = self.checked(first, found, moment);
         let there: BTreeSet<u64> = found.iter().map(|found| found.number).collect();
         let mut notes = self.lock();
         for call in std::mem::take(&mut notes.calls) {
@@ -314,7 +314,7 @@ impl History {
                 notes.lost.extend(gone);
             }
         }
-        notes.base = oracle;
+        notes.base = model;
         bound
     }
 }

@@ -5,6 +5,7 @@
 //!   disk, block      a disk that writes down every write and flush, as a block device
 //!   states           all states in which power loss may leave such a disk
 //!   history          what was asked of a log and when, and what it must hold at any moment
+//!   model            what a log must hold, by LSN, as its callers know it
 //!   workload         threads that append to a log, rotate, delete and truncate
 //!   lockstep         the core's commands on a folder, one at a time: the same each time
 //!   seeds            running seeds, and replaying one
@@ -22,6 +23,7 @@ pub mod fuse;
 pub mod history;
 pub mod lockstep;
 pub mod machine;
+pub mod model;
 pub mod seeds;
 pub mod states;
 pub mod volatile;

@@ -4,6 +4,7 @@
 //! This is the least host there is. It shows what the core asks for, without a host's threads, and
 //! a host can be compared with it.
 
+use crate::model::{Content, Model};
 use seawall_core::command::{Command, Done, Folder, Listed};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryScan};
 use seawall_core::cursor::{Cursor, Step};
@@ -13,7 +14,6 @@ use seawall_core::log::{Log, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryStart};
 use seawall_core::wire::name::{FileId, FileName, QUARANTINE};
-use seawall_tests::oracle::{Content, Oracle};
 use seawall_tests::random::Random;
 use seawall_tests::records::record_bytes;
 use std::collections::HashMap;
@@ -199,7 +199,7 @@ pub struct Lockstep {
     log: Option<Log<Vec<u8>>>,
     is_truncating: bool,
     /// What the log must hold.
-    pub oracle: Oracle,
+    pub model: Model,
     counter: u64,
     now: u64,
 }
@@ -235,7 +235,7 @@ impl Lockstep {
             random,
             log: None,
             is_truncating: false,
-            oracle: Oracle::default(),
+            model: Model::default(),
             counter: 0,
             now: 1_000_000,
         })
@@ -265,7 +265,7 @@ impl Lockstep {
         assert!(!report.is_damaged(), "invariant 10: no damage was done: {report:?}");
         let records = self.read(&log).map_err(|error| error.to_string())?;
         assert_eq!(records.len() as u64, report.records, "the report counts records: {report:?}");
-        self.oracle.check(log.first_lsn().get(), &records, None);
+        self.model.check(log.first_lsn().get(), &records);
         self.log = Some(log);
         Ok(())
     }
@@ -334,14 +334,14 @@ impl Lockstep {
                 let span = log.appended().lsn.since(log.first_lsn());
                 let lsn = log.first_lsn().plus(self.random.below(span + 2));
                 if log.delete_before(lsn).is_ok() {
-                    self.oracle.delete_before(lsn.get());
+                    self.model.delete_before(lsn.get());
                 }
             }
             91 => {
                 let (first, last) = (log.first_lsn().get(), log.appended().lsn.get());
                 let lsn = first - 1 + self.random.below(last + 2 - first);
                 if log.truncate_after(Lsn::new(lsn)).is_ok() {
-                    self.oracle.begin_truncation(lsn);
+                    self.model.begin_truncation(lsn);
                     self.is_truncating = true;
                 }
             }
@@ -364,7 +364,7 @@ impl Lockstep {
         let entries: Vec<Entry<'_>> = records.iter().map(Entry::from).collect();
         let Some(log) = &mut self.log else { return };
         if let Ok(appended) = log.append_batch(&entries, level) {
-            self.oracle.append(appended.first.get(), contents);
+            self.model.append(appended.first.get(), contents);
         } else {
             self.run_one();
         }
@@ -375,7 +375,7 @@ impl Lockstep {
         let Some(log) = &mut self.log else { return false };
         let Some(command) = log.poll_command() else { return false };
         if let Some(rolled_back) = log.complete(self.files.execute(command)) {
-            self.oracle.roll_back(rolled_back.after.get());
+            self.model.roll_back(rolled_back.after.get());
         }
         self.observe();
         true
@@ -389,11 +389,11 @@ impl Lockstep {
             self.is_truncating = false;
             // One that ended in poison may be on the disk or not.
             if !matches!(result, Err(RequestError::Poisoned(_))) {
-                self.oracle.end_truncation(result.is_ok());
+                self.model.end_truncation(result.is_ok());
             }
         }
         if log.poison().is_none() {
-            self.oracle.acknowledge(log.durable().lsn.get());
+            self.model.acknowledge(log.durable().lsn.get());
         }
         while log.poll_event().is_some() {}
     }
