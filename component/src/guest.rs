@@ -12,8 +12,8 @@ use seawall_core::config::Level;
 use seawall_core::error::AppendError;
 use seawall_core::id::{Lsn, Time};
 use seawall_core::log::SegmentInfo;
-use seawall_wasi::wasi::WasiFolder;
-use seawall_wasi::{Reader, Source, Wal};
+use seawall_wasi::wasi::{Preopened, WasiFolder};
+use seawall_wasi::{OpenError, Reader, Source, Wal};
 use wasip2::clocks::wall_clock;
 use wasip2::filesystem::types::Descriptor;
 use wasip2::random::random::get_random_u64;
@@ -71,8 +71,11 @@ impl wit::GuestLog for OpenLog {
         folder: String,
         config: types::Config,
     ) -> Result<(wit::Log, types::Recovery), types::Error> {
-        let parent = WasiFolder::preopened().map_err(|count| {
-            types::Error::Folder(format!("one folder must be preopened, and {count} are"))
+        let parent = WasiFolder::preopened().map_err(|why| match why {
+            Preopened::Count(count) => {
+                types::Error::Folder(format!("one folder must be preopened, and {count} are"))
+            }
+            Preopened::Refused(refusal) => values::open_error(OpenError::Folder(refusal)),
         })?;
         open(parent, &folder, config)
     }

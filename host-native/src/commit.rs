@@ -17,7 +17,7 @@
 //! **The I/O thread** does what nobody waits for: the next segment, trimming, deletion, syncs by
 //! deadline; and what tasks wait for, so that no worker of a runtime is ever blocked.
 
-use crate::config::WalConfig;
+use crate::config::{Injected, WalConfig};
 use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
 use crate::execute::Executor;
@@ -227,22 +227,34 @@ impl Slots {
     }
 }
 
-/// The time of day when the log was opened, and how long ago that was: it never goes back.
+/// The time of day.
 #[derive(Clone, Copy, Debug)]
-struct Clock {
-    opened: Instant,
-    base: Duration,
+enum Clock {
+    /// When the log was opened, and how long ago that was: it never goes back.
+    Running { opened: Instant, base: Duration },
+    /// It stands still.
+    Told(Time),
 }
 
 impl Clock {
-    fn start() -> Self {
-        let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self { opened: Instant::now(), base }
+    fn of(config: &WalConfig) -> Self {
+        match config.injected {
+            Some(Injected { now, .. }) => Self::Told(now),
+            None => {
+                let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                Self::Running { opened: Instant::now(), base }
+            }
+        }
     }
 
     fn now(&self) -> Time {
-        let micros = (self.base + self.opened.elapsed()).as_micros();
-        Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+        match self {
+            Self::Running { opened, base } => {
+                let micros = (*base + opened.elapsed()).as_micros();
+                Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+            }
+            Self::Told(now) => *now,
+        }
     }
 }
 
@@ -328,7 +340,7 @@ impl Engine {
         let Some(writer_lock) = locked else {
             return Err(Error::Locked { dir: config.dir });
         };
-        let clock = Clock::start();
+        let clock = Clock::of(&config);
         let executor = Executor::new(dir, false, config.interpose.clone());
         let (log, report) = recover(&executor, recovery, &config)?;
         let (id, epoch) = (log.id(), AtomicU64::new(0));
@@ -802,9 +814,9 @@ fn refused(error: AppendError) -> Error {
 pub(crate) fn open_recovery(config: &WalConfig, mode: Mode) -> Result<Recovery<Memory>, Error> {
     let start = RecoveryStart {
         config: config.to_core()?,
-        new_log_id: new_log_id(),
-        seed: random(),
-        now: Clock::start().now(),
+        new_log_id: config.injected.map_or_else(new_log_id, |injected| injected.log),
+        seed: config.injected.map_or_else(random, |injected| injected.seed),
+        now: Clock::of(config).now(),
         buffers: config.new_buffers(),
     };
     Ok(Recovery::new(start, mode))

@@ -5,6 +5,7 @@ use crate::execute::Interpose;
 use crate::meter::Meter;
 use seawall_core::compress::Compression;
 use seawall_core::config::{Config, FsyncPolicy, RecoveryPolicy, RecoveryScan};
+use seawall_core::id::{LogId, Time};
 use seawall_core::wire::checksum::ChecksumKind;
 use std::fmt;
 use std::path::PathBuf;
@@ -70,6 +71,21 @@ pub struct WalConfig {
     pub meter: Option<Arc<dyn Meter>>,
     /// Who may make calls fail, for tests. Default: nobody.
     pub interpose: Option<Arc<dyn Interpose>>,
+    /// What makes a run repeatable, for tests. Default: the operating system's clock and random
+    /// numbers.
+    pub injected: Option<Injected>,
+}
+
+/// What makes a run repeatable: one thread that makes the same calls writes the same bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Injected {
+    /// The identity of a new log.
+    pub log: LogId,
+    /// Where the salts of new segments come from. Give another at each opening: a salt that comes
+    /// again lets the bytes of an earlier life pass for new ones.
+    pub seed: u64,
+    /// The time. It stands still, so that nothing falls due by itself.
+    pub now: Time,
 }
 
 impl Default for WalConfig {
@@ -94,6 +110,7 @@ impl Default for WalConfig {
             read_size: READ_SIZE_DEFAULT,
             meter: None,
             interpose: None,
+            injected: None,
         }
     }
 }

@@ -46,7 +46,7 @@ mod reader;
 mod sys;
 mod tokio;
 
-pub use crate::config::WalConfig;
+pub use crate::config::{Injected, WalConfig};
 pub use crate::error::Error;
 pub use crate::execute::{Call, Fault, Interpose};
 #[cfg(feature = "metrics")]

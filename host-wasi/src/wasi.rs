@@ -23,16 +23,26 @@ pub struct WasiFile {
     descriptor: Descriptor,
 }
 
+/// Why there is no preopened folder to use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Preopened {
+    /// There is not exactly one.
+    Count(usize),
+    /// It does not open.
+    Refused(Refusal),
+}
+
 impl WasiFolder {
-    /// The one preopened folder; otherwise how many there are.
+    /// The one preopened folder, opened again: some hosts neither list nor sync the descriptor that
+    /// they hand over.
     ///
     /// # Errors
-    /// When there is none, or more than one.
-    pub fn preopened() -> Result<Self, usize> {
+    /// When there is none, more than one, or it does not open.
+    pub fn preopened() -> Result<Self, Preopened> {
         let mut folders = get_directories();
         match (folders.pop(), folders.len()) {
-            (Some((descriptor, _)), 0) => Ok(Self { descriptor }),
-            (last, others) => Err(others + usize::from(last.is_some())),
+            (Some((descriptor, _)), 0) => open_folder(&descriptor, ".").map_err(Preopened::Refused),
+            (last, others) => Err(Preopened::Count(others + usize::from(last.is_some()))),
         }
     }
 
@@ -45,10 +55,22 @@ impl WasiFolder {
     }
 }
 
+/// A folder to change. A host that knows no such right refuses to be asked for it.
 fn open_folder(descriptor: &Descriptor, name: &str) -> Result<WasiFolder, Refusal> {
-    let flags = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
-    let opened = descriptor.open_at(PathFlags::empty(), name, OpenFlags::DIRECTORY, flags);
-    Ok(WasiFolder { descriptor: opened.map_err(refusal)? })
+    match enter(descriptor, name, DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY) {
+        Err(ErrorCode::Unsupported) => enter(descriptor, name, DescriptorFlags::READ),
+        opened => opened,
+    }
+    .map_err(refusal)
+}
+
+fn enter(
+    descriptor: &Descriptor,
+    name: &str,
+    flags: DescriptorFlags,
+) -> Result<WasiFolder, ErrorCode> {
+    let descriptor = descriptor.open_at(PathFlags::empty(), name, OpenFlags::DIRECTORY, flags)?;
+    Ok(WasiFolder { descriptor })
 }
 
 impl Folder for WasiFolder {
@@ -101,7 +123,7 @@ impl Folder for WasiFolder {
 
     fn sync(&self) -> Result<(), Refusal> {
         // Opened anew: some hosts refuse to sync the preopened descriptor itself.
-        open_folder(&self.descriptor, ".")?.descriptor.sync().map_err(refusal)
+        self.descriptor.sync().map_err(refusal)
     }
 
     fn make_folder(&self, name: &str) -> Result<(), Refusal> {

@@ -1,0 +1,582 @@
+//! The thread that owns the component: it takes calls in order, appends what waits as one, keeps
+//! the clock, and starts over after a trap.
+
+use crate::batch::{Groups, Page};
+use crate::error::Error;
+use crate::lock::Lock;
+use crate::program::Program;
+use crate::sandbox::{Called, Sandbox};
+use crate::types;
+use std::any::Any;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
+use wasmtime::component::ResourceAny;
+
+/// Where a caller waits.
+pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
+
+/// What the thread is asked.
+pub(crate) enum Job {
+    Append(Append),
+    Watch(Watch),
+    Call(Box<dyn FnOnce(&mut Worker) + Send>),
+    Stop,
+}
+
+/// An append that waits for its turn.
+pub(crate) struct Append {
+    pub(crate) groups: Groups,
+    /// `None`: the policy's.
+    pub(crate) level: Option<types::Level>,
+    pub(crate) reply: Reply<types::Appended>,
+}
+
+/// Somebody who waits for records.
+pub(crate) struct Watch {
+    pub(crate) interest: types::Interest,
+    pub(crate) reply: Reply<()>,
+    /// In the store that there is now.
+    pub(crate) subscription: Option<ResourceAny>,
+}
+
+/// A cursor outlives a trap: it goes on from its next record.
+struct Reading {
+    cursor: Option<ResourceAny>,
+    next: u64,
+    visibility: types::Visibility,
+}
+
+/// The component trapped, and the log was recovered in a new store.
+#[derive(Clone, Debug)]
+pub struct Restart {
+    /// Why it trapped.
+    pub cause: Arc<str>,
+    /// What recovery found.
+    pub recovery: types::Recovery,
+}
+
+struct Open {
+    sandbox: Sandbox,
+    log: ResourceAny,
+}
+
+pub(crate) struct Worker {
+    program: Program,
+    path: PathBuf,
+    config: types::Config,
+    _lock: Lock,
+    open: Option<Open>,
+    /// Why there is none.
+    cause: Arc<str>,
+    opened: u64,
+    restarts: Vec<Restart>,
+    readings: HashMap<u64, Reading>,
+    readings_begun: u64,
+    watches: Vec<Watch>,
+}
+
+/// So much is gathered for one sync at most: what comes meanwhile goes with the next.
+const GATHERED_BYTES_MAX: usize = 8 << 20;
+const GATHERED_MAX: usize = 4_096;
+
+/// This many restarts are remembered until somebody takes them.
+const RESTARTS_KEPT: usize = 64;
+
+fn rank(level: types::Level) -> u8 {
+    match level {
+        types::Level::Buffered => 0,
+        types::Level::Os => 1,
+        types::Level::Disk => 2,
+    }
+}
+
+/// Whether the append that failed so says nothing about those behind it.
+fn concerns_one(error: &types::Error) -> bool {
+    matches!(
+        error,
+        types::Error::TooLarge(_) | types::Error::EmptyBatch | types::Error::MalformedBatch
+    )
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("a function of the host panicked: {}", text.unwrap_or_default())
+}
+
+impl Worker {
+    /// Takes the lock, starts the component and opens the log.
+    pub(crate) fn open(
+        program: Program,
+        path: PathBuf,
+        config: types::Config,
+    ) -> Result<(Self, types::Recovery), Error> {
+        let lock = Lock::take(&path)?;
+        let mut worker = Self {
+            program,
+            path,
+            config,
+            _lock: lock,
+            open: None,
+            cause: "".into(),
+            opened: 0,
+            restarts: Vec::new(),
+            readings: HashMap::new(),
+            readings_begun: 0,
+            watches: Vec::new(),
+        };
+        let recovery = worker.start()?;
+        Ok((worker, recovery))
+    }
+
+    fn start(&mut self) -> Result<types::Recovery, Error> {
+        let config = self.config_now();
+        let started = catch_unwind(AssertUnwindSafe(|| {
+            let Program { instance, limits, .. } = &self.program;
+            let mut sandbox = Sandbox::new(instance, *limits, &self.path)?;
+            let opened = sandbox.open(&config)?;
+            Ok::<_, wasmtime::Error>((sandbox, opened))
+        }));
+        let (sandbox, opened) = match started {
+            Ok(Ok(started)) => started,
+            Ok(Err(trap)) => return Err(Error::Down(format!("{trap:#}").into())),
+            Err(panic) => return Err(Error::Down(message(&*panic).into())),
+        };
+        let (log, recovery) = opened?;
+        self.open = Some(Open { sandbox, log });
+        self.opened += 1;
+        Ok(recovery)
+    }
+
+    /// The settings for the next opening. The thread holds the lock of the operating system, so an
+    /// owner that the folder names is an earlier store of its own; and salts must not come again.
+    fn config_now(&self) -> types::Config {
+        let mut config = self.config.clone();
+        if self.opened > 0 {
+            if let types::Exclusion::Owner(owner) = config.exclusion {
+                config.exclusion = types::Exclusion::TakeOver(owner);
+            }
+            if let Some(injected) = &mut config.injected {
+                // The golden ratio: seeds that callers count up stay apart.
+                let step = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(self.opened);
+                injected.seed = injected.seed.wrapping_add(step);
+            }
+        }
+        config
+    }
+
+    /// The store is lost, and all that was in it.
+    fn fall(&mut self, cause: Arc<str>) {
+        self.open = None;
+        for reading in self.readings.values_mut() {
+            reading.cursor = None;
+        }
+        for watch in &mut self.watches {
+            watch.subscription = None;
+        }
+        self.cause = cause;
+        // Where this fails, the next call tries again and tells.
+        self.ensure_open().ok();
+    }
+
+    fn ensure_open(&mut self) -> Result<(), Error> {
+        if self.open.is_some() {
+            return Ok(());
+        }
+        let recovery = match self.start() {
+            Err(Error::Log(error)) => {
+                return Err(Error::Down(Error::Log(error).to_string().into()));
+            }
+            started => started?,
+        };
+        if self.restarts.len() == RESTARTS_KEPT {
+            self.restarts.remove(0);
+        }
+        self.restarts.push(Restart { cause: self.cause.clone(), recovery });
+        Ok(())
+    }
+
+    /// Makes a call. A trap, or a panic of the host, costs the store.
+    fn with<T>(
+        &mut self,
+        call: impl FnOnce(&mut Sandbox, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Error> {
+        self.ensure_open()?;
+        let Some(Open { sandbox, log }) = &mut self.open else {
+            return Err(Error::Down(self.cause.clone()));
+        };
+        let cause: Arc<str> = match catch_unwind(AssertUnwindSafe(|| call(sandbox, *log))) {
+            Ok(Ok(result)) => return Ok(result),
+            Ok(Err(trap)) => format!("{trap:#}").into(),
+            Err(panic) => message(&*panic).into(),
+        };
+        self.fall(cause.clone());
+        Err(Error::Unknown(cause))
+    }
+
+    /// As `with`, where the log has a say.
+    pub(crate) fn ask<T>(
+        &mut self,
+        call: impl FnOnce(&mut Sandbox, ResourceAny) -> Called<T>,
+    ) -> Result<T, Error> {
+        Ok(self.with(call)??)
+    }
+
+    pub(crate) fn tell<T>(
+        &mut self,
+        call: impl FnOnce(&mut Sandbox, ResourceAny) -> wasmtime::Result<T>,
+    ) -> Result<T, Error> {
+        self.with(call)
+    }
+
+    pub(crate) fn take_restarts(&mut self) -> Vec<Restart> {
+        std::mem::take(&mut self.restarts)
+    }
+
+    /// Takes calls until it is told to stop.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        let mut stashed = None;
+        while let Some(job) = stashed.take().or_else(|| self.next_job(jobs)) {
+            match job {
+                Job::Append(first) => stashed = self.append_waiting(first, jobs),
+                Job::Watch(watch) => self.watches.push(watch),
+                Job::Call(call) => call(&mut self),
+                Job::Stop => break,
+            }
+            self.look_after_watches();
+        }
+        if let Some(Open { mut sandbox, log }) = self.open.take() {
+            // Nobody is left to tell: opening the log again tells what is there.
+            catch_unwind(AssertUnwindSafe(|| sandbox.release(log).ok())).ok();
+        }
+    }
+
+    /// The next call; meanwhile it does what falls due.
+    fn next_job(&mut self, jobs: &Receiver<Job>) -> Option<Job> {
+        loop {
+            match jobs.try_recv() {
+                Ok(job) => return Some(job),
+                Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => {}
+            }
+            let received = match self.time_to_wait() {
+                Some(time) => jobs.recv_timeout(time),
+                None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match received {
+                Ok(job) => return Some(job),
+                Err(RecvTimeoutError::Disconnected) => return None,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+
+    /// Tells the log the time; for how long it then has nothing to do. Time that is told by the
+    /// caller passes only when the caller says so.
+    fn time_to_wait(&mut self) -> Option<Duration> {
+        if self.config.injected.is_some() || self.open.is_none() {
+            return None;
+        }
+        // A poisoned or closed log has nothing to do, ever. A trap shows at the next call.
+        let due = self.ask(|sandbox, log| sandbox.tick(log, None)).ok().flatten();
+        self.look_after_watches();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        due.map(|due| Duration::from_micros(due).saturating_sub(now))
+    }
+
+    /// Appends what waits, and returns the first call that is no append.
+    fn append_waiting(&mut self, first: Append, jobs: &Receiver<Job>) -> Option<Job> {
+        let mut bytes = first.groups.bytes();
+        let mut waiting = vec![first];
+        let mut stashed = None;
+        while bytes < GATHERED_BYTES_MAX && waiting.len() < GATHERED_MAX {
+            match jobs.try_recv() {
+                Ok(Job::Append(append)) => {
+                    bytes += append.groups.bytes();
+                    waiting.push(append);
+                }
+                Ok(other) => {
+                    stashed = Some(other);
+                    break;
+                }
+                Err(_) => break,
+            }
+        }
+        while !waiting.is_empty() {
+            waiting = self.append_gathered(waiting);
+        }
+        stashed
+    }
+
+    /// Appends them with one sync, and returns those that are still to be tried.
+    fn append_gathered(&mut self, mut waiting: Vec<Append>) -> Vec<Append> {
+        let policy = match self.config.fsync_policy {
+            types::FsyncPolicy::Always => types::Level::Disk,
+            types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
+        };
+        let levels = waiting.iter().map(|append| append.level.unwrap_or(policy));
+        let level = levels.max_by_key(|level| rank(*level)).unwrap_or(policy);
+        let gathered;
+        let groups = match &waiting[..] {
+            [alone] => &alone.groups,
+            several => {
+                let mut groups = Groups::new();
+                for append in several {
+                    groups.extend(&append.groups);
+                }
+                gathered = groups;
+                &gathered
+            }
+        };
+        let (appended, error) = match self.ask(|sandbox, log| sandbox.append(log, groups, level)) {
+            Ok(result) => (result.appended, result.error),
+            Err(error) => {
+                answer(waiting, &error);
+                return Vec::new();
+            }
+        };
+        let mut rest = waiting.split_off(appended.len().min(waiting.len()));
+        for (append, appended) in waiting.into_iter().zip(appended) {
+            append.reply.send(Ok(appended)).ok();
+        }
+        match error {
+            Some(error) if concerns_one(&error) && !rest.is_empty() => {
+                let failed = rest.remove(0);
+                failed.reply.send(Err(Error::Log(error))).ok();
+                rest
+            }
+            Some(error) => {
+                answer(rest, &Error::Log(error));
+                Vec::new()
+            }
+            None => {
+                answer(rest, &Error::Log(types::Error::Other(None)));
+                Vec::new()
+            }
+        }
+    }
+
+    fn look_after_watches(&mut self) {
+        for mut watch in std::mem::take(&mut self.watches) {
+            match self.look_after(&mut watch) {
+                Ok(false) => self.watches.push(watch),
+                Ok(true) => {
+                    watch.reply.send(Ok(())).ok();
+                }
+                Err(error) => {
+                    watch.reply.send(Err(error)).ok();
+                }
+            }
+        }
+    }
+
+    /// Whether what somebody waits for has come. Whoever has gone away has no need of it.
+    fn look_after(&mut self, watch: &mut Watch) -> Result<bool, Error> {
+        let interest = watch.interest;
+        let subscription = match watch.subscription {
+            Some(subscription) => subscription,
+            None => self.with(|sandbox, log| sandbox.subscribe(log, interest))?,
+        };
+        let is_ready = if watch.reply.is_closed() {
+            Ok(true)
+        } else {
+            self.ask(|sandbox, _| sandbox.is_ready(subscription))
+        };
+        if matches!(is_ready, Ok(false)) {
+            watch.subscription = Some(subscription);
+        } else if !matches!(is_ready, Err(Error::Unknown(_))) {
+            self.with(|sandbox, _| sandbox.release(subscription))?;
+        }
+        is_ready
+    }
+
+    /// Begins to read; the cursor's number.
+    pub(crate) fn begin_reading(
+        &mut self,
+        start: types::Start,
+        visibility: types::Visibility,
+    ) -> Result<u64, Error> {
+        let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
+        let next = self.with(|sandbox, _| sandbox.next_lsn(cursor))?;
+        self.readings_begun += 1;
+        self.readings
+            .insert(self.readings_begun, Reading { cursor: Some(cursor), next, visibility });
+        Ok(self.readings_begun)
+    }
+
+    fn cursor(&mut self, number: u64) -> Result<ResourceAny, Error> {
+        self.ensure_open()?;
+        let Some(reading) = self.readings.get(&number) else { return Err(Error::Stopped) };
+        if let Some(cursor) = reading.cursor {
+            return Ok(cursor);
+        }
+        let (start, visibility) = (types::Start::Lsn(reading.next), reading.visibility);
+        let cursor = match self.ask(|sandbox, log| sandbox.read_from(log, start, visibility)) {
+            // Records that it had been shown were not durable, and the trap has cost them.
+            Err(Error::Log(types::Error::BeyondEnd(last))) => {
+                return Err(Error::Log(types::Error::Truncated(last)));
+            }
+            renewed => renewed?,
+        };
+        if let Some(reading) = self.readings.get_mut(&number) {
+            reading.cursor = Some(cursor);
+        }
+        Ok(cursor)
+    }
+
+    pub(crate) fn read(&mut self, number: u64, bytes_max: u32) -> Result<Page, Error> {
+        let cursor = self.cursor(number)?;
+        let page = self.ask(|sandbox, _| sandbox.read_batch(cursor, bytes_max));
+        let next = match &page {
+            Ok(page) => page.first + page.offsets.len() as u64,
+            // It may have moved over a record that cannot be read.
+            Err(Error::Log(_)) => self.with(|sandbox, _| sandbox.next_lsn(cursor))?,
+            Err(_) => return page.map(Page::new),
+        };
+        if let Some(reading) = self.readings.get_mut(&number) {
+            reading.next = next;
+        }
+        page.map(Page::new)
+    }
+
+    pub(crate) fn skip_damage(&mut self, number: u64) -> Result<(), Error> {
+        let cursor = self.cursor(number)?;
+        let next = self.with(|sandbox, _| {
+            sandbox.skip_damage(cursor)?;
+            sandbox.next_lsn(cursor)
+        })?;
+        if let Some(reading) = self.readings.get_mut(&number) {
+            reading.next = next;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn next_lsn(&self, number: u64) -> Result<u64, Error> {
+        self.readings.get(&number).map(|reading| reading.next).ok_or(Error::Stopped)
+    }
+
+    pub(crate) fn end_reading(&mut self, number: u64) {
+        if let Some(Reading { cursor: Some(cursor), .. }) = self.readings.remove(&number) {
+            // A trap here shows at the next call.
+            self.with(|sandbox, _| sandbox.release(cursor)).ok();
+        }
+    }
+}
+
+fn answer(waiting: Vec<Append>, error: &Error) {
+    for append in waiting {
+        append.reply.send(Err(error.clone())).ok();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::program::Limits;
+    use seawall_core::record::Record;
+    use std::sync::mpsc::{Sender, channel};
+
+    fn program() -> Program {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/component/seawall.wasm");
+        let component = std::fs::read(path).expect("`cargo xtask component` makes it");
+        Program::compile(&component, &Limits::default()).unwrap()
+    }
+
+    fn open(path: &std::path::Path) -> Worker {
+        let program = program();
+        let config = program.default_config();
+        Worker::open(program, path.to_owned(), config).unwrap().0
+    }
+
+    type Answer = oneshot::Receiver<Result<types::Appended, Error>>;
+
+    fn append(jobs: &Sender<Job>, records: &[Record<'_>], level: types::Level) -> Answer {
+        let (reply, answer) = oneshot::channel();
+        let groups = Groups::of(records).unwrap();
+        jobs.send(Job::Append(Append { groups, level: Some(level), reply })).ok();
+        answer
+    }
+
+    #[test]
+    fn what_waits_shares_one_sync_and_one_that_is_refused_takes_no_other_with_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open(temp.path());
+        // Whatever a log's first append leaves to be done is done.
+        let groups = Groups::of(&[Record::put(b"a", b"b")]).unwrap();
+        worker.ask(|sandbox, log| sandbox.append(log, &groups, types::Level::Disk)).unwrap();
+        worker.ask(|sandbox, log| sandbox.tick(log, None)).unwrap();
+        let before = worker.tell(Sandbox::stats).unwrap();
+        let (jobs, taken) = channel();
+        let long = vec![0; 70 << 20];
+        let mut answers = Vec::new();
+        for number in 0..100_u32 {
+            let key = number.to_le_bytes();
+            let records = [Record::put(&key, b"value"), Record::delete(&key)];
+            answers.push(append(&jobs, &records, types::Level::Disk));
+        }
+        let (reply, stats) = oneshot::channel();
+        jobs.send(Job::Call(Box::new(move |worker| {
+            reply.send(worker.tell(Sandbox::stats)).ok();
+        })))
+        .ok();
+        let first = append(&jobs, &[Record::put(b"a", b"b")], types::Level::Os);
+        let refused = append(&jobs, &[Record::put(b"k", &long)], types::Level::Os);
+        let last = append(&jobs, &[Record::put(b"c", b"d")], types::Level::Buffered);
+        jobs.send(Job::Stop).ok();
+        worker.run(&taken);
+        for (number, answer) in (0..).zip(answers) {
+            let appended = answer.blocking_recv().unwrap().unwrap();
+            assert_eq!((appended.first, appended.last), (2 * number + 2, 2 * number + 3));
+        }
+        let after = stats.blocking_recv().unwrap().unwrap();
+        assert_eq!(after.durable, 201);
+        assert_eq!(after.syncs - before.syncs, 1, "100 appends, one sync");
+        assert_eq!(first.blocking_recv().unwrap().unwrap().first, 202);
+        let refused = refused.blocking_recv().unwrap();
+        assert!(matches!(refused, Err(Error::Log(types::Error::TooLarge(_)))), "{refused:?}");
+        assert_eq!(last.blocking_recv().unwrap().unwrap().first, 203);
+    }
+
+    #[test]
+    fn a_panic_of_the_host_costs_the_store_and_not_the_log() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open(temp.path());
+        let groups = Groups::of(&[Record::put(b"a", b"b")]).unwrap();
+        let level = types::Level::Disk;
+        worker.ask(|sandbox, log| sandbox.append(log, &groups, level)).unwrap();
+        let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
+        match lost {
+            Err(Error::Unknown(cause)) => assert!(cause.contains("on purpose"), "{cause}"),
+            other => panic!("{other:?}"),
+        }
+        let restarts = worker.take_restarts();
+        assert_eq!(restarts.len(), 1);
+        assert_eq!(restarts[0].recovery.last, 1);
+        let result = worker.ask(|sandbox, log| sandbox.append(log, &groups, level)).unwrap();
+        assert_eq!(result.appended[0].first, 2);
+    }
+
+    #[test]
+    fn an_opening_after_a_trap_repeats_no_salt_and_takes_over_its_own_owner() {
+        let temp = tempfile::tempdir().unwrap();
+        let program = program();
+        let injected = types::Injected { log_id: (1, 2), seed: 7, now_micros: 1 };
+        let config = types::Config {
+            exclusion: types::Exclusion::Owner("me".to_owned()),
+            injected: Some(injected),
+            ..program.default_config()
+        };
+        let (mut worker, _) = Worker::open(program, temp.path().to_owned(), config).unwrap();
+        let first = worker.config.injected.map(|injected| injected.seed);
+        let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
+        assert!(matches!(lost, Err(Error::Unknown(_))));
+        worker.tell(Sandbox::stats).expect("it is open again, over its own OWNER");
+        let next = worker.config_now().injected.map(|injected| injected.seed);
+        assert_ne!(first, next);
+    }
+}
