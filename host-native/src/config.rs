@@ -174,6 +174,7 @@ impl fmt::Debug for WalConfig {
             .field("read_size", &self.read_size)
             .field("meter", &self.meter.is_some())
             .field("interpose", &self.interpose.is_some())
+            .field("injected", &self.injected)
             .finish()
     }
 }

@@ -264,7 +264,7 @@ fn unsafe_code(path: &str, source: &Source) -> Vec<Finding> {
         }
         let line = source.line(source.tokens[index].start);
         if !allowed {
-            findings.push(finding(line, "`unsafe` stands only in host-native/src/sys"));
+            findings.push(finding(line, "`unsafe` stands only in `UNSAFE_FOLDERS`"));
         } else if !has_reason(source, line) {
             findings.push(finding(line, "`unsafe` without a `// SAFETY:` comment above it"));
         }

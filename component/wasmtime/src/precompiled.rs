@@ -1,13 +1,22 @@
 //! Machine code made ahead of time.
 
-use wasmtime::Engine;
+use crate::error::Error;
+use crate::program::{Limits, Program, engine, no_program};
 use wasmtime::component::Component;
 
-/// Takes machine code as a component.
-///
-/// # Safety
-/// `bytes` must come from this engine's `precompile_component`, unchanged.
-pub(crate) unsafe fn component(engine: &Engine, bytes: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: the caller vouches for the bytes, as this function's contract says.
-    unsafe { Component::deserialize(engine, bytes) }
+impl Program {
+    /// Loads what [`Program::precompile`] made: a few milliseconds.
+    ///
+    /// # Errors
+    /// [`Error::Program`] when it was made for another engine or machine.
+    ///
+    /// # Safety
+    /// It is machine code, and it is run. It must come from [`Program::precompile`], by a way on
+    /// which nobody could change it.
+    pub unsafe fn load(precompiled: &[u8], limits: &Limits) -> Result<Self, Error> {
+        let engine = engine()?;
+        // SAFETY: the caller vouches for the bytes, as this function's contract says.
+        let component = unsafe { Component::deserialize(&engine, precompiled) };
+        Self::link(&engine, &component.map_err(|why| no_program(&why))?, *limits)
+    }
 }

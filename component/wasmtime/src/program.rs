@@ -2,7 +2,6 @@
 
 use crate::bindings::SeawallPre;
 use crate::error::Error;
-use crate::precompiled;
 use crate::sandbox::{Room, Sandbox};
 use crate::types;
 use std::fmt;
@@ -61,7 +60,7 @@ pub(crate) fn no_program(why: &wasmtime::Error) -> Error {
     Error::Program(format!("{why:#}").into())
 }
 
-fn engine() -> Result<Engine, Error> {
+pub(crate) fn engine() -> Result<Engine, Error> {
     let mut config = Config::new();
     config.consume_fuel(true);
     // Nothing in the component waits for two things at once, and calls cost half without it.
@@ -90,24 +89,12 @@ impl Program {
         engine()?.precompile_component(component).map_err(|why| no_program(&why))
     }
 
-    /// Loads what [`Program::precompile`] made: a few milliseconds.
-    ///
-    /// # Errors
-    /// [`Error::Program`] when it was made for another engine or machine.
-    ///
-    /// # Safety
-    /// It is machine code, and it is run. It must come from [`Program::precompile`], by a way on
-    /// which nobody could change it.
-    #[expect(unsafe_code, reason = "the caller vouches for the machine code")]
-    pub unsafe fn load(precompiled: &[u8], limits: &Limits) -> Result<Self, Error> {
-        let engine = engine()?;
-        // SAFETY: the caller vouches for the bytes, as this function's contract says.
-        let component = unsafe { precompiled::component(&engine, precompiled) };
-        Self::link(&engine, &component.map_err(|why| no_program(&why))?, *limits)
-    }
-
     /// Links only what the component needs, so that one which asks for more is refused.
-    fn link(engine: &Engine, component: &Component, limits: Limits) -> Result<Self, Error> {
+    pub(crate) fn link(
+        engine: &Engine,
+        component: &Component,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let instance = linker(engine)
             .and_then(|linker| linker.instantiate_pre(component))
             .and_then(SeawallPre::new)

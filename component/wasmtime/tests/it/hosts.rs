@@ -10,6 +10,7 @@ use seawall_core::id::{LogId, Lsn, Time};
 use seawall_core::record::{Record, RecordKind};
 use seawall_core::wire::checksum::ChecksumKind;
 use seawall_wasmtime::{Error, Wal, types};
+use std::fmt::Write as _;
 use std::path::Path;
 
 /// Who runs a log.
@@ -32,7 +33,8 @@ pub(crate) struct Setup {
 
 /// The smallest that shows rotation.
 pub(crate) const SEGMENT_BYTES: u64 = 16 << 10;
-const LOG_ID: u128 = 0x5ea_3a11;
+/// The low and the high half.
+const LOG_ID: (u64, u64) = (0x5ea_3a11, 0);
 const NOW_MICROS: u64 = 1_790_000_000_000_000;
 
 /// A log, whoever runs it. Results are told in words.
@@ -109,7 +111,7 @@ struct Native {
 }
 
 fn open_native(dir: &Path, setup: Setup) -> Result<(Box<dyn Log>, String), String> {
-    let injected = Injected { log: LogId(LOG_ID.to_le_bytes()), seed: setup.seed, now: now() };
+    let injected = Injected { log: LogId(log_id()), seed: setup.seed, now: now() };
     let config = WalConfig {
         max_segment_size: SEGMENT_BYTES,
         fsync_policy: FsyncPolicy::Os,
@@ -145,6 +147,10 @@ fn open_native(dir: &Path, setup: Setup) -> Result<(Box<dyn Log>, String), Strin
         report.strays,
     );
     Ok((Box::new(Native { wal }), found))
+}
+
+fn log_id() -> [u8; 16] {
+    (u128::from(LOG_ID.0) | u128::from(LOG_ID.1) << 64).to_le_bytes()
 }
 
 fn now() -> Time {
@@ -193,7 +199,8 @@ impl Log for Native {
         for segment in stats.segments {
             let bytes = if segment.is_sealed { segment.bytes } else { stats.end.offset };
             let last = if segment.is_sealed { segment.last_lsn } else { stats.last_lsn };
-            words += &format!("; {} {} to {last}, {bytes}", segment.segment, segment.first_lsn);
+            let (segment, first) = (segment.segment, segment.first_lsn);
+            write!(words, "; {segment} {first} to {last}, {bytes}").expect("a string takes it");
         }
         words
     }
@@ -296,7 +303,6 @@ struct Component {
 
 /// The settings that say the same to the component.
 fn component_config(setup: Setup) -> types::Config {
-    let (low, high) = (LOG_ID as u64, (LOG_ID >> 64) as u64);
     types::Config {
         segment_bytes_max: SEGMENT_BYTES,
         fsync_policy: types::FsyncPolicy::Os,
@@ -319,7 +325,7 @@ fn component_config(setup: Setup) -> types::Config {
             Compression::Zstd => types::Compression::Zstd,
         },
         injected: Some(types::Injected {
-            log_id: (low, high),
+            log_id: LOG_ID,
             seed: setup.seed,
             now_micros: NOW_MICROS,
         }),
@@ -412,7 +418,7 @@ impl Log for Component {
         );
         for segment in stats.segments {
             let types::SegmentStats { segment, first, last, bytes, .. } = segment;
-            words += &format!("; {segment} {first} to {last}, {bytes}");
+            write!(words, "; {segment} {first} to {last}, {bytes}").expect("a string takes it");
         }
         words
     }
