@@ -1,8 +1,9 @@
-//! `cargo xtask component`: the guest, built twice and made into components.
+//! `cargo xtask component`: the guest, built twice and made into components, and one that uses it.
 //!
 //! ```text
 //!   target/component/seawall.wasm        for every host
 //!   target/component/seawall-simd.wasm   with the SIMD instructions of WebAssembly
+//!   target/component/counter.wasm        an example that imports the log
 //! ```
 
 use std::path::Path;
@@ -20,6 +21,7 @@ const BYTES_MAX: u64 = 400 << 10;
 struct Build {
     /// The component's file name.
     name: &'static str,
+    package: &'static str,
     /// The compiler's flags.
     flags: &'static str,
     /// Where it is built: other flags would throw out what is there.
@@ -27,8 +29,14 @@ struct Build {
 }
 
 const BUILDS: &[Build] = &[
-    Build { name: "seawall.wasm", flags: "", folder: "target" },
-    Build { name: "seawall-simd.wasm", flags: "-Ctarget-feature=+simd128", folder: "target/simd" },
+    Build { name: "seawall.wasm", package: "seawall-component", flags: "", folder: "target" },
+    Build {
+        name: "seawall-simd.wasm",
+        package: "seawall-component",
+        flags: "-Ctarget-feature=+simd128",
+        folder: "target/simd",
+    },
+    Build { name: "counter.wasm", package: "seawall-example-guest", flags: "", folder: "target" },
 ];
 
 /// Builds them.
@@ -47,11 +55,12 @@ pub(crate) fn build(root: &Path) -> Outcome {
 fn build_one(root: &Path, build: &Build) -> Result<(), String> {
     let folder = root.join(build.folder);
     let mut guest = cargo(root);
-    guest.args(["build", "--package", "seawall-component", "--profile", "wasm"]);
+    guest.args(["build", "--package", build.package, "--profile", "wasm"]);
     guest.args(["--target", TARGET, "--target-dir"]).arg(&folder);
     guest.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS", build.flags);
     run(guest)?;
-    let module = folder.join(TARGET).join("wasm").join("seawall_component.wasm");
+    let module = format!("{}.wasm", build.package.replace('-', "_"));
+    let module = folder.join(TARGET).join("wasm").join(module);
     let component = root.join("target/component").join(build.name);
     let mut encode = cargo(root);
     encode.args(["run", "--quiet", "--package", "seawall-encode", "--"]);

@@ -4,6 +4,7 @@
 
 mod contract;
 mod hosts;
+mod joined;
 mod kill;
 mod load;
 mod sandbox;
