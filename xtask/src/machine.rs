@@ -97,7 +97,7 @@ fn has_target(target: &str) -> bool {
 }
 
 /// A program on the search path.
-fn find(program: &str) -> Option<PathBuf> {
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
     let paths = std::env::var_os("PATH")?;
     std::env::split_paths(&paths)
         .map(|folder| folder.join(format!("{program}{}", std::env::consts::EXE_SUFFIX)))

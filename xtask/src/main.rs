@@ -7,6 +7,7 @@
 //!   tally      test counts, read from what libtest prints
 //!   machine    what this machine has: targets, tools
 //!   component  the guest, built and made into components
+//!   examples   the component from other languages
 //!   tidy       the rules of the house, as a test
 //!   source     a Rust file as tokens, comments apart; what tidy looks at
 //! ```
@@ -17,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 mod component;
+mod examples;
 mod machine;
 mod run;
 mod source;
@@ -35,6 +37,7 @@ Usage: cargo xtask <command> [options]
 Commands:
   test [--fast]        every step below, in order; a failed step does not stop the later ones
   component            the WebAssembly component, into target/component/
+  examples             the programs that load the component from other languages
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
@@ -56,6 +59,7 @@ enum Command {
     Help,
     Test { fast: bool },
     Component,
+    Examples,
     Tidy,
     Prove { seconds: u64 },
 }
@@ -79,6 +83,7 @@ fn main() -> ExitCode {
         }
         Command::Test { fast } => run::all(&root, steps::TEST, fast, &[]),
         Command::Component => run::alone(&root, component::build),
+        Command::Examples => run::alone(&root, examples::run),
         Command::Tidy => run::alone(&root, tidy::check),
         Command::Prove { seconds } => {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
@@ -96,13 +101,14 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         ["test"] => Ok(Command::Test { fast: false }),
         ["test", "--fast"] => Ok(Command::Test { fast: true }),
         ["component"] => Ok(Command::Component),
+        ["examples"] => Ok(Command::Examples),
         ["tidy"] => Ok(Command::Tidy),
         ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
         ["prove", "--seconds", seconds] => parse_seconds(seconds),
         ["prove", option] if option.starts_with("--seconds=") => {
             parse_seconds(&option["--seconds=".len()..])
         }
-        ["test" | "component" | "tidy" | "prove", ..] => {
+        ["test" | "component" | "examples" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }
         _ => Err(format!("there is no command `{}`", words[0])),
@@ -142,6 +148,7 @@ mod tests {
         check("test", &Ok(Command::Test { fast: false }));
         check("test --fast", &Ok(Command::Test { fast: true }));
         check("component", &Ok(Command::Component));
+        check("examples", &Ok(Command::Examples));
         check("tidy", &Ok(Command::Tidy));
         check("prove", &Ok(Command::Prove { seconds: 60 }));
         check("prove --seconds 5", &Ok(Command::Prove { seconds: 5 }));

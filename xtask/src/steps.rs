@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{component, machine, tidy};
+use crate::{component, examples, machine, tidy};
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,6 +142,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("core, no std", CORE).on("x86_64-unknown-none", Missing::Fails),
     Step::cargo("core, wasm", CORE).on("wasm32-unknown-unknown", Missing::Fails),
     Step::call("component", component::build),
+    Step::call("examples", examples::run).slow(),
     Step::cargo("tests", TESTS),
     Step::cargo("tests, all features", TESTS_OF_FEATURES),
     Step::call("file systems", machine::prepare_file_systems).slow(),
