@@ -276,8 +276,12 @@ impl<F: Folder> Executor<F> {
         }
         match persist(|| self.folder.open(OWNER, How::CreateNew)) {
             Ok(file) => {
-                write_all(&file, owner.as_bytes(), 0).map_err(Err)?;
-                file.sync_data().map_err(Err)
+                let named = write_all(&file, owner.as_bytes(), 0).and_then(|()| file.sync_data());
+                if named.is_err() {
+                    // The refusal says more than that an owner without a name stays.
+                    self.disown().ok();
+                }
+                named.map_err(Err)
             }
             Err(Refusal { kind: RefusalKind::Exists, .. }) => Err(self.owner()),
             Err(refusal) => Err(Err(refusal)),
