@@ -73,3 +73,12 @@ fn it_is_under_400_kib() {
         assert!(bytes < 400 << 10, "{name} has {bytes} bytes");
     }
 }
+
+/// What the README shows is what is built.
+#[test]
+fn the_readme_loads_the_component_as_the_example_does() {
+    let example = include_str!("../../examples/load.rs");
+    let shown = &example[example.find("fn run").expect("it is there")..];
+    let readme = include_str!("../../../../README.md");
+    assert!(readme.contains(shown), "the README lacks:\n{shown}");
+}
