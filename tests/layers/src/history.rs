@@ -47,7 +47,7 @@ fn joined(number: u64) -> Content {
 
 /// What came of a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Ended {
+pub enum Ended {
     /// It did what it should; an append's first LSN.
     Well(u64),
     /// It was refused, and the log promised that nothing of it stays.
@@ -101,6 +101,20 @@ pub struct Found {
     number: u64,
 }
 
+impl Found {
+    /// A record as it was read.
+    ///
+    /// # Panics
+    /// When it is none of ours.
+    pub fn new(lsn: u64, key: &[u8], value: &[u8]) -> Self {
+        let number = key.strip_prefix(&MARK).and_then(|rest| rest.try_into().ok());
+        let number = number.map(u64::from_le_bytes);
+        let Some(number) = number else { panic!("invariant 3: LSN {lsn} has a key of no record") };
+        assert!(value == content(number).1, "invariant 3: LSN {lsn} is made up");
+        Self { lsn, number }
+    }
+}
+
 /// What a reader gives to the end, each record compared with what its number makes it.
 ///
 /// # Errors
@@ -117,12 +131,7 @@ pub fn read(mut reader: Reader) -> Result<Vec<Found>, Error> {
             Err(error @ Error::Io { .. }) => return Err(error),
             Err(error) => panic!("invariant 1: a record cannot be read: {error}"),
         };
-        let lsn = entry.lsn.get();
-        let number = entry.key.strip_prefix(&MARK).and_then(|rest| rest.try_into().ok());
-        let number = number.map(u64::from_le_bytes);
-        let Some(number) = number else { panic!("invariant 3: LSN {lsn} has a key of no record") };
-        assert!(entry.value[..] == content(number).1, "invariant 3: LSN {lsn} is made up");
-        found.push(Found { lsn, number });
+        found.push(Found::new(entry.lsn.get(), &entry.key, &entry.value));
     }
 }
 
@@ -146,26 +155,39 @@ impl History {
         level: Level,
         now: impl Fn() -> u64,
     ) -> Result<Appended, Error> {
+        self.append_by(count, level == Level::Disk, now, |records| {
+            let result = match records {
+                [record] => wal.append_with(record, level),
+                records => wal.append_batch_with(records, level),
+            };
+            if let Err(Error::DiskFull(_) | Error::NoSegment(_)) = &result {
+                self.refused_for_room.fetch_add(1, Ordering::Relaxed);
+            }
+            let ended = match &result {
+                Ok(appended) => Ended::Well(appended.first.get()),
+                Err(Error::Poisoned(_)) => Ended::Unknown,
+                Err(_) => Ended::Undone,
+            };
+            (result, ended)
+        })
+    }
+
+    /// Lets somebody append `count` new records as one, durable or not, and takes note of what came
+    /// of it.
+    pub fn append_by<T>(
+        &self,
+        count: u64,
+        is_durable: bool,
+        now: impl Fn() -> u64,
+        append: impl FnOnce(&[Record<'_>]) -> (T, Ended),
+    ) -> T {
         let first = self.next.fetch_add(count, Ordering::Relaxed);
         let numbers: Vec<u64> = (first..first + count).collect();
         let contents: Vec<_> = numbers.iter().map(|number| content(*number)).collect();
         let records: Vec<_> = contents.iter().map(|(key, value)| Record::put(key, value)).collect();
         let began = now();
-        let result = match records.as_slice() {
-            [record] => wal.append_with(record, level),
-            records => wal.append_batch_with(records, level),
-        };
-        let returned = now();
-        let asked = Asked::Append { numbers, is_durable: level == Level::Disk };
-        let ended = match &result {
-            Ok(appended) => Ended::Well(appended.first.get()),
-            Err(Error::Poisoned(_)) => Ended::Unknown,
-            Err(_) => Ended::Undone,
-        };
-        if let Err(Error::DiskFull(_) | Error::NoSegment(_)) = &result {
-            self.refused_for_room.fetch_add(1, Ordering::Relaxed);
-        }
-        self.note(asked, began, returned, ended);
+        let (result, ended) = append(&records);
+        self.note(Asked::Append { numbers, is_durable }, began, now(), ended);
         result
     }
 
@@ -187,9 +209,18 @@ impl History {
     /// # Errors
     /// What the log says.
     pub fn delete(&self, wal: &Wal, before: u64, now: impl Fn() -> u64) -> Result<u64, String> {
-        // Noted before it is asked for: a power cut may come while it runs.
-        self.note(Asked::Delete(before), now(), u64::MAX, Ended::Unknown);
+        self.note_deletion(before, now());
         wal.delete_segments_before(seawall::Lsn::new(before)).map_err(|error| error.to_string())
+    }
+
+    /// Takes note of a deletion before it is asked for: a power cut may come while it runs.
+    pub fn note_deletion(&self, before: u64, now: u64) {
+        self.note(Asked::Delete(before), now, u64::MAX, Ended::Unknown);
+    }
+
+    /// Takes note of a truncation.
+    pub fn note_truncation(&self, after: u64, began: u64, returned: u64, ended: Ended) {
+        self.note(Asked::Truncate(after), began, returned, ended);
     }
 
     /// Truncates the log; no append may be under way. Takes note.
@@ -204,7 +235,7 @@ impl History {
             Err(Error::Poisoned(_)) => Ended::Unknown,
             Err(_) => Ended::Undone,
         };
-        self.note(Asked::Truncate(after), began, now(), ended);
+        self.note_truncation(after, began, now(), ended);
         result
     }
 
