@@ -1,5 +1,5 @@
-//! What the component costs beside the native log: batches of 1,000 records of 1 KiB, on the same disk,
-//! with the same durability, in turn.
+//! What the component costs beside the native log: batches of 1,000 records of 1 KiB, in turn, on
+//! the same disk, with the same durability.
 //!
 //! ```text
 //! cargo xtask component

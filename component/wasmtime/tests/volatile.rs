@@ -125,7 +125,8 @@ fn work(wal: &Wal, history: &History, random: &mut Random) -> bool {
             })
             .collect();
         let ended = threads.into_iter().map(|thread| thread.join().expect("it checks nothing"));
-        ended.fold(true, |all, is_whole| all && is_whole)
+        let ended: Vec<bool> = ended.collect();
+        ended.into_iter().all(|is_whole| is_whole)
     });
     if is_whole && random.chance(1, 4) {
         return truncate(wal, history, random).is_ok();
