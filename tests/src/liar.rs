@@ -9,7 +9,7 @@
 use crate::disk::{Goes, Memory};
 use crate::ensure;
 use crate::history::Lie;
-use crate::opening::{Ended, Go, Opened, contiguous, recover, start};
+use crate::opening::{Allowed, DeadBy, Ended, Go, Opened, contiguous, recover, start};
 use crate::oracle::{Verdict, broken};
 use crate::random::Random;
 use crate::world::World;
@@ -17,7 +17,9 @@ use alloc::format;
 use alloc::vec::Vec;
 use seawall_core::command::Command;
 use seawall_core::config::RecoveryPolicy;
+use seawall_core::log::Log;
 use seawall_core::recover::RecoveryError;
+use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::name::{FileId, FileName};
 
 /// What the disk has lied about.
@@ -27,6 +29,9 @@ pub struct Suspicion {
     pub wrong: Vec<(FileName, u64, u64)>,
     /// A write that has not come yet is to go astray.
     pub is_due: bool,
+    /// A recovery since then was ended by a crash: what it found, it has told nobody, and what it
+    /// mended already, the next does not find.
+    pub was_cut_short: bool,
 }
 
 impl Suspicion {
@@ -107,6 +112,29 @@ impl World {
         }
     }
 
+    /// What may be amiss if damage was told.
+    fn allowed(&self, is_told: bool) -> Allowed {
+        let wrong = self.suspicion.iter().flat_map(|suspicion| &suspicion.wrong);
+        let mut wrong = wrong.into_iter();
+        let dead = if self.is_manifest_suspect() {
+            Some(DeadBy::Any)
+        } else {
+            wrong.any(|(_, from, _)| *from < FRAMES_OFFSET).then_some(DeadBy::Earlier)
+        };
+        Allowed { holes: is_told, dead: dead.filter(|_| is_told) }
+    }
+
+    /// Whether all that is amiss is that what says of records that they are dead was lied about.
+    fn may_be_dead(&self, log: &Log<Memory>, is_told: bool) -> bool {
+        let was_cut_short = self.suspicion.as_ref().is_some_and(|lie| lie.was_cut_short);
+        let allowed = self.allowed(is_told || was_cut_short);
+        let holds = |oracle| contiguous(&self.disk, oracle, log, allowed).is_ok();
+        // Until something is appended after it, a truncation stands in the manifest alone, and a
+        // manifest that was lost looks like one that was never written.
+        let before = self.oracle.before_truncation().filter(|_| self.is_manifest_suspect());
+        holds(&self.oracle) || before.is_some_and(holds)
+    }
+
     fn is_manifest_suspect(&self) -> bool {
         let wrong = self.suspicion.iter().flat_map(|suspicion| &suspicion.wrong);
         wrong.into_iter().any(|(name, ..)| name.file == FileId::Manifest)
@@ -138,20 +166,21 @@ impl World {
         };
         self.tell(|| format!("recovered {report:?}"));
         // Whatever was told: nothing that is shown is wrong.
-        let ended = contiguous(&self.disk, &self.oracle, &log, report.is_damaged());
-        // Until something is appended after it, a truncation stands in the manifest alone, and a
-        // manifest that was lost looks like one that was never written.
-        if let (Err(_), Some(before), true) =
-            (&ended, self.oracle.before_truncation(), self.is_manifest_suspect())
-        {
-            self.is_over = true;
-            return contiguous(&self.disk, before, &log, report.is_damaged()).map(drop);
-        }
-        let ended = ended?;
-        let last = log.appended().lsn.get();
         // A recovery that a crash ended had nobody to tell, but it has kept what it cut.
         let is_kept = self.disk.names().any(|name| matches!(name.file, FileId::Quarantined(_)));
-        if report.is_damaged() || ended == Ended::Damaged || is_kept {
+        let is_told = report.is_damaged() || is_kept;
+        let strictly = Allowed { holes: is_told, dead: None };
+        let ended = match contiguous(&self.disk, &self.oracle, &log, strictly) {
+            Ok(ended) => ended,
+            Err(violation) if self.may_be_dead(&log, is_told) => {
+                self.tell(|| format!("allowed: {violation}"));
+                self.is_over = true;
+                return Ok(());
+            }
+            Err(violation) => return Err(violation),
+        };
+        let last = log.appended().lsn.get();
+        if is_told || ended == Ended::Damaged {
             let is_strict = self.config.recovery == RecoveryPolicy::Strict;
             let refuses = is_strict && report.is_damaged();
             ensure!(!refuses, 10, "a strict recovery opened what it found damaged: {report:?}");
@@ -181,7 +210,7 @@ impl World {
         };
         let again = log.appended().lsn.get();
         ensure!(again == last, 8, "{last} was the last record, now {again}: {report:?}");
-        contiguous(&self.disk, &self.oracle, &log, report.is_damaged()).map(drop)
+        contiguous(&self.disk, &self.oracle, &log, self.allowed(true)).map(drop)
     }
 }
 

@@ -15,6 +15,7 @@ extern crate alloc;
 
 pub mod crash;
 pub mod disk;
+pub mod exhaustive;
 pub mod explorer;
 pub mod history;
 pub mod liar;

@@ -142,7 +142,7 @@ pub fn check(
     written: Option<u64>,
 ) -> Verdict {
     ensure!(!report.is_damaged(), 10, "damage that nobody did: {report:?}");
-    let last = contiguous(disk, oracle, log, false)?;
+    let last = contiguous(disk, oracle, log, Allowed::default())?;
     let Ended::After(last) = last else {
         return broken(1, format!("a record cannot be read: {report:?}"));
     };
@@ -152,8 +152,27 @@ pub fn check(
     oracle.recovered(first, last, written)
 }
 
+/// What may be amiss with the records of a log.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Allowed {
+    /// Some may be left out: the opening has told of damage.
+    pub holes: bool,
+    /// Some may be there that a truncation took off: what says so is damaged, which was told. That
+    /// of the last truncation stands in the manifest, of earlier ones in the links.
+    pub dead: Option<DeadBy>,
+}
+
+/// Which truncations may be forgotten.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DeadBy {
+    /// All but the last.
+    Earlier,
+    /// All.
+    Any,
+}
+
 /// Compares each record of a log with what was appended, and sees that none is left out but in
-/// holes that are told: to whoever reads, or at the opening, where `has_holes`.
+/// holes that are told, to whoever reads or at the opening.
 ///
 /// # Errors
 /// What does not hold.
@@ -161,7 +180,7 @@ pub fn contiguous(
     disk: &Disk,
     oracle: &Oracle,
     log: &Log<Memory>,
-    has_holes: bool,
+    allowed: Allowed,
 ) -> Verdict<Ended> {
     let mut expected = log.first_lsn().get();
     let mut gap = None;
@@ -170,10 +189,15 @@ pub fn contiguous(
             gap.get_or_insert((expected, lsn));
         }
         expected = lsn + 1;
-        oracle.compare(lsn, &[key, value])
+        let parts = [key, value];
+        let verdict = oracle.compare(lsn, &parts);
+        match allowed.dead {
+            Some(by) if oracle.is_dead(lsn, &parts, by == DeadBy::Any) => Ok(()),
+            _ => verdict,
+        }
     })?;
     match gap {
-        Some((expected, lsn)) if lsn < expected || !(has_holes || ended == Ended::Damaged) => {
+        Some((expected, lsn)) if lsn < expected || !(allowed.holes || ended == Ended::Damaged) => {
             broken(2, format!("LSN {lsn} comes where {expected} should"))
         }
         _ => Ok(ended),

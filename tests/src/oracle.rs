@@ -85,6 +85,9 @@ pub struct Oracle {
     truncating: Option<u64>,
     /// What had to hold before the last truncation, until something durable comes after it.
     before_truncation: Option<Arc<Self>>,
+    /// Records that a truncation took off: by which truncation, and their LSN.
+    dead: Vec<(u32, u64, Arc<[u8]>)>,
+    truncations: u32,
 }
 
 fn at(lsn: u64) -> usize {
@@ -167,6 +170,16 @@ impl Oracle {
         self.before_truncation.as_deref()
     }
 
+    /// Whether a record is one that a truncation took off; `even_last`: or the last of them.
+    pub fn is_dead(&self, lsn: u64, parts: &[&[u8]], even_last: bool) -> bool {
+        let content = parts.concat();
+        // One that is under way may have taken the place of the last.
+        let begun = self.truncations + u32::from(self.truncating.is_some());
+        self.dead.iter().any(|(truncation, dead, bytes)| {
+            *dead == lsn && **bytes == *content && (even_last || *truncation < begun)
+        })
+    }
+
     /// Appends after `after` were undone.
     ///
     /// # Errors
@@ -193,10 +206,19 @@ impl Oracle {
         if let Some(lsn) = self.truncating.take()
             && is_done
         {
-            self.before_truncation = None;
-            self.before_truncation = Some(Arc::new(self.clone()));
+            self.bury_after(lsn);
             self.forget_after(lsn);
         }
+    }
+
+    /// Remembers what a truncation takes off.
+    fn bury_after(&mut self, lsn: u64) {
+        self.before_truncation = None;
+        self.before_truncation = Some(Arc::new(self.clone()));
+        self.truncations += 1;
+        let dead = (1..).zip(&self.appended).skip(at(lsn + 1));
+        let number = self.truncations;
+        self.dead.extend(dead.map(|(lsn, content)| (number, lsn, content.clone())));
     }
 
     fn forget_after(&mut self, lsn: u64) {
@@ -239,6 +261,9 @@ impl Oracle {
         ensure!(last <= self.last(), 4, "{last} is there, {} the last appended", self.last());
         let floor = self.deleted_before.max(1);
         ensure!(first <= floor, 1, "records before {first} are gone, deleted: before {floor}");
+        if self.may_be_truncated_to(last) {
+            self.bury_after(last);
+        }
         self.truncating = None;
         self.forget_after(last);
         self.durable = last;
@@ -265,6 +290,9 @@ impl Oracle {
 
     /// Reopening found damage that was done on purpose: what is there from now on ends at `last`.
     pub fn accept_loss(&mut self, last: u64) {
+        if self.may_be_truncated_to(last) {
+            self.bury_after(last);
+        }
         self.truncating = None;
         self.forget_after(last);
     }

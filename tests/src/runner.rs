@@ -1,5 +1,6 @@
 //! Runs seeds, counts, and tells of a failure all that is needed to see it again.
 
+use crate::exhaustive::{Exhaustive, workload, workloads};
 use crate::explorer::{Explorer, Tries};
 use crate::history::{History, Theme};
 use crate::oracle::{Verdict, Violation};
@@ -45,7 +46,7 @@ impl Layer {
             Self::Crashes => History::draw(Theme::Crashes, seed, 400),
             Self::Faults => History::draw(Theme::Faults, seed, 400),
             Self::Lies => History::draw(Theme::Lies, seed, 200),
-            Self::Every => History::draw(Theme::Crashes, seed, 60),
+            Self::Every => History::draw(Theme::Crashes, seed, 120),
         }
     }
 }
@@ -209,6 +210,31 @@ pub fn run_seeds(
         seed += stride;
     }
     (tally, None)
+}
+
+/// Runs all workloads of up to `operations` operations, the shorter first, until `limit` is over.
+/// Returns how many operations those have that were all run.
+///
+/// # Errors
+/// What does not hold.
+pub fn run_small(
+    exhaustive: &mut Exhaustive,
+    operations: u32,
+    limit: Duration,
+) -> Result<u32, String> {
+    let started = Instant::now();
+    for length in 1..=operations {
+        for number in 0..workloads(length) {
+            if started.elapsed() > limit {
+                return Ok(length - 1);
+            }
+            let ops = workload(length, number);
+            let lived = catch_quietly(|| exhaustive.run(&ops));
+            let verdict = lived.unwrap_or_else(|what| Err(Violation { invariant: 9, what }));
+            verdict.map_err(|violation| format!("{violation}, commit {}", commit()))?;
+        }
+    }
+    Ok(operations)
 }
 
 /// A number from the environment.

@@ -386,6 +386,7 @@ impl World {
         // Commands on their way may have run, or half, or not at all.
         for command in core::mem::take(&mut self.waiting) {
             self.tell(|| format!("on its way: {}", describe(&command)));
+            self.note_lie(&command);
             match self.random.below(3) {
                 0 => {}
                 1 => self.disk.begin(&command),
@@ -423,6 +424,7 @@ impl World {
             let mut verdict = Ok(());
             let opened = recover(&mut disk, start, |disk, command| {
                 note(&mut self.hash, command);
+                self.note_lie(command);
                 if left == Some(0) {
                     if self.random.chance(1, 2) {
                         disk.begin(command);
@@ -445,6 +447,9 @@ impl World {
             let opened = match opened {
                 None => {
                     self.tell(|| format!("recovery falls, power {power}"));
+                    if let Some(suspicion) = &mut self.suspicion {
+                        suspicion.was_cut_short = true;
+                    }
                     // A process that was only killed leaves what the kernel has to be written back.
                     if power {
                         self.disk.crash(&mut self.random);

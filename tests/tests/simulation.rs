@@ -16,12 +16,12 @@ fn faults() {
 
 #[test]
 fn lies() {
-    test(Layer::Lies, 3_000);
+    test(Layer::Lies, 10_000);
 }
 
 #[test]
 fn every_command() {
-    test(Layer::Every, 40);
+    test(Layer::Every, 150);
 }
 
 #[test]

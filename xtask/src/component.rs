@@ -4,6 +4,7 @@
 //!   target/component/seawall.wasm        for every host
 //!   target/component/seawall-simd.wasm   with the SIMD instructions of WebAssembly
 //!   target/component/counter.wasm        an example that imports the log
+//!   target/component/trace.wasm          the simulator, for a test that compares
 //! ```
 
 use std::path::Path;
@@ -37,6 +38,7 @@ const BUILDS: &[Build] = &[
         folder: "target/simd",
     },
     Build { name: "counter.wasm", package: "seawall-example-guest", flags: "", folder: "target" },
+    Build { name: "trace.wasm", package: "seawall-trace", flags: "", folder: "target" },
 ];
 
 /// Builds them.

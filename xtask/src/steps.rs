@@ -122,6 +122,9 @@ const SINGLY: &str = "--test-threads=1";
 const TESTS_OF_FEATURES: &[&str] =
     &["test", "--package", "seawall", "--all-features", "--no-fail-fast"];
 
+/// Every layer of the simulator and the small workloads on all cores, with a report.
+const REPORT: &[&str] = &["run", "--release", "--package", "seawall-tests", "--example", "prove"];
+
 const PROOFS: &[&str] = &["test", "--release", "--package", "seawall-tests", "--no-fail-fast"];
 
 /// The library as a user gets it, and with one feature at a time. Other platforms take the same
@@ -158,6 +161,8 @@ pub(crate) const TEST: &[Step] = &[
 pub(crate) const PROVE: &[Step] = &[
     Step::call("prepare", machine::prepare),
     Step::call("file systems", machine::prepare_file_systems),
+    Step::call("component", component::build),
+    Step::cargo("prove, report", REPORT).unlimited(),
     Step::cargo("prove", PROOFS).unlimited(),
     Step::cargo("prove layers", LAYERS_PROVED).unlimited(),
 ];

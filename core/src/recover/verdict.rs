@@ -147,6 +147,20 @@ pub(super) struct Kept {
     pub(super) is_marked: bool,
 }
 
+impl Kept {
+    /// Salvage: no segment shows records that one after it has under the same numbers. What a
+    /// truncation took off may still stand there, and what said so be damaged.
+    fn end_before_successors(&mut self) {
+        let mut next = self.active.as_ref().map(|active| active.link.first_lsn);
+        for info in self.sealed.iter_mut().rev() {
+            if let (Some(next), Some(end)) = (next, &mut info.end) {
+                end.last_lsn = end.last_lsn.min(next.previous());
+            }
+            next = Some(info.first_lsn);
+        }
+    }
+}
+
 /// The segment that appends go on in.
 #[derive(Debug)]
 pub(super) struct KeptActive {
@@ -509,7 +523,8 @@ impl Judge<'_> {
             broken.offset == 0 && self.walk.arrangement.live[broken.index].identity.is_none()
         });
         let missing = self.walk.arrangement.missing.first();
-        if durable <= last_good && header.is_none() && missing.is_none() {
+        let is_whole = durable <= last_good && header.is_none() && missing.is_none();
+        if is_whole && !self.lacks_link() {
             return None;
         }
         let position = match (self.broken, missing) {
@@ -528,6 +543,16 @@ impl Judge<'_> {
             durable,
             proof: if durable > last_good { proof } else { Proof::Header },
         })
+    }
+
+    /// Whether the segment in which the log had been durable, as the manifest says, was never moved
+    /// into, as its link says. The records that were in it may seem to be there, if a truncation
+    /// took others with their numbers off the segment before.
+    fn lacks_link(&self) -> bool {
+        let end = self.walk.manifest.durable.end;
+        let live = self.walk.arrangement.live.iter();
+        end.offset > FRAMES_OFFSET
+            && live.into_iter().any(|live| live.segment == end.segment && !live.is_linked())
     }
 
     fn end_of_last(&self) -> Position {
@@ -677,6 +702,7 @@ impl Judge<'_> {
             }
         }
         kept.spare = self.spare(count, kept.active.as_ref(), cuts);
+        kept.end_before_successors();
         (kept, end)
     }
 

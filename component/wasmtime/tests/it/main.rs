@@ -3,6 +3,7 @@
 //! They run on `target/component/seawall.wasm`, which `cargo xtask component` makes.
 
 mod contract;
+mod determinism;
 mod hosts;
 mod joined;
 mod kill;
