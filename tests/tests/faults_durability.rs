@@ -29,7 +29,8 @@ fn watched(policy: FsyncPolicy) -> (tempfile::TempDir, Arc<Watch>, Wal) {
 }
 
 fn reopened(dir: &Path) -> Vec<Vec<u8>> {
-    let (wal, info) = Wal::open(WalConfig::in_dir(dir)).unwrap();
+    let config = WalConfig { max_segment_size: 64 << 10, ..WalConfig::in_dir(dir) };
+    let (wal, info) = Wal::open(config).unwrap();
     assert!(!info.corruption_detected, "{info:?}");
     let values = read_all(&wal).into_iter().map(|entry| entry.value.to_vec()).collect();
     wal.close().unwrap();
@@ -416,7 +417,9 @@ fn one_call_fails(operation: Operation, code: i32, nth: u32) -> bool {
     drop(wal.close());
     drop(wal);
     let what = format!("{operation} number {nth} failed with {code}");
-    let (wal, info) = Wal::open(WalConfig::in_dir(temp.path())).expect(&what);
+    // The segments of a new default log would each reserve 128 MiB.
+    let again = WalConfig { max_segment_size: 8 << 10, ..WalConfig::in_dir(temp.path()) };
+    let (wal, info) = Wal::open(again).expect(&what);
     assert!(!info.corruption_detected, "{what}: {info:?}");
     let entries = read_all(&wal);
     let last = entries.last().map_or(info.report.last_lsn.get(), |entry| entry.lsn.get());

@@ -9,6 +9,7 @@
 //!   component  the guest, built and made into components
 //!   examples   the component from other languages
 //!   tidy       the rules of the house, as a test
+//!   kills      planted bugs, and which layer of tests catches each
 //!   source     a Rust file as tokens, comments apart; what tidy looks at
 //! ```
 //!
@@ -19,6 +20,7 @@
 
 mod component;
 mod examples;
+mod kills;
 mod machine;
 mod run;
 mod source;
@@ -41,6 +43,8 @@ Commands:
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
+  kills [--bug NAME]   plants each bug of tests/kills and writes into docs/PROOF.md which tests
+                       catch it; `--jobs N` at a time; `--slice`: a few, as `test` does
 
 Options:
   --fast               leave out the steps marked slow
@@ -62,6 +66,7 @@ enum Command {
     Examples,
     Tidy,
     Prove { seconds: u64 },
+    Kills(kills::Options),
 }
 
 const PROVE_SECONDS_DEFAULT: u64 = 60;
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
             run::all(&root, steps::PROVE, false, &environment)
         }
+        Command::Kills(options) => kills::command(&root, &options),
     }
 }
 
@@ -108,11 +114,30 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         ["prove", option] if option.starts_with("--seconds=") => {
             parse_seconds(&option["--seconds=".len()..])
         }
+        ["kills", ref rest @ ..] => parse_kills(rest),
         ["test" | "component" | "examples" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }
         _ => Err(format!("there is no command `{}`", words[0])),
     }
+}
+
+fn parse_kills(words: &[&str]) -> Result<Command, String> {
+    let mut options = kills::Options::ALL;
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or_else(|| format!("`{word}` needs a value"));
+        match *word {
+            "--slice" => options.slice = true,
+            "--bug" => options.bug = Some((*value()?).to_string()),
+            "--jobs" => {
+                let jobs = value()?.parse().ok().filter(|jobs| (1..=64).contains(jobs));
+                options.jobs = jobs.ok_or("`--jobs`: expected a number from 1 to 64")?;
+            }
+            _ => return Err(format!("`{word}` is not an option of `kills`")),
+        }
+    }
+    Ok(Command::Kills(options))
 }
 
 fn parse_seconds(text: &str) -> Result<Command, String> {
@@ -155,6 +180,11 @@ mod tests {
         check("prove --seconds=5", &Ok(Command::Prove { seconds: 5 }));
         check("prove --seconds 0", &Err("`--seconds 0`: expected a whole number above zero"));
         check("test --slow", &Err("`--slow` is not an option of `test`"));
+        check("kills", &Ok(Command::Kills(kills::Options::ALL)));
+        let one = kills::Options { bug: Some("x".to_string()), jobs: 2, slice: false };
+        check("kills --jobs 2 --bug x", &Ok(Command::Kills(one)));
+        check("kills --bug", &Err("`--bug` needs a value"));
+        check("kills --all", &Err("`--all` is not an option of `kills`"));
         check("dance", &Err("there is no command `dance`"));
     }
 }

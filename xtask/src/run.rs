@@ -148,7 +148,7 @@ fn wait(child: &mut Child, limit: Option<Duration>) -> io::Result<Option<ExitSta
 }
 
 /// Lets a command lead a process group, so that what it starts can be ended with it.
-fn lead_a_group(command: &mut Command) {
+pub(crate) fn lead_a_group(command: &mut Command) {
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(command, 0);
     #[cfg(not(unix))]
@@ -156,7 +156,7 @@ fn lead_a_group(command: &mut Command) {
 }
 
 /// Ends a child that leads a group, with all that it started: cargo alone would leave its tests.
-fn end(child: &mut Child) {
+pub(crate) fn end(child: &mut Child) {
     if cfg!(unix) {
         let group = format!("-{}", child.id());
         let _ = Command::new("kill").args(["-KILL", "--", &group]).status();

@@ -127,7 +127,8 @@ pub(crate) fn check(root: &Path) -> Outcome {
     }
 }
 
-fn files(root: &Path) -> Result<Vec<String>, String> {
+/// The files of the checkout: those that git knows, and those that it would after `git add`.
+pub(crate) fn files(root: &Path) -> Result<Vec<String>, String> {
     let listed = Command::new("git")
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"])
         .current_dir(root)

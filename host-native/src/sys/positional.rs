@@ -5,9 +5,22 @@ use std::io;
 
 /// Fills `buffer` from `offset` on, up to the end of the file, and says how many bytes there were.
 pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    read_whole(buffer, offset, |buffer, offset| read_some(file, buffer, offset))
+}
+
+/// Writes all of `bytes` at `offset`. A short write goes on; one that takes nothing is an error.
+pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    write_whole(bytes, offset, |bytes, offset| write_some(file, bytes, offset))
+}
+
+fn read_whole(
+    buffer: &mut [u8],
+    offset: u64,
+    mut read_some: impl FnMut(&mut [u8], u64) -> io::Result<usize>,
+) -> io::Result<usize> {
     let mut done = 0;
     while done < buffer.len() {
-        match read_some(file, &mut buffer[done..], offset + done as u64) {
+        match read_some(&mut buffer[done..], offset + done as u64) {
             Ok(0) => break,
             Ok(bytes) => done += bytes,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -17,11 +30,14 @@ pub(crate) fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result
     Ok(done)
 }
 
-/// Writes all of `bytes` at `offset`. A short write goes on; one that takes nothing is an error.
-pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+fn write_whole(
+    bytes: &[u8],
+    offset: u64,
+    mut write_some: impl FnMut(&[u8], u64) -> io::Result<usize>,
+) -> io::Result<()> {
     let mut done = 0;
     while done < bytes.len() {
-        match write_some(file, &bytes[done..], offset + done as u64) {
+        match write_some(&bytes[done..], offset + done as u64) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => done += written,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -72,5 +88,52 @@ mod tests {
         write_all_at(&file, b"g", 6).unwrap();
         assert_eq!(read_at(&file, &mut buffer, 0).unwrap(), 10);
         assert_eq!(&buffer, b"\0\0\0\0\0sggme");
+    }
+    /// A kernel that a signal interrupts every other time, and that takes three bytes at a time.
+    struct Slow {
+        calls: u32,
+        content: Vec<u8>,
+    }
+
+    impl Slow {
+        fn give(&mut self, wanted: usize) -> io::Result<usize> {
+            self.calls += 1;
+            if self.calls % 2 == 1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            Ok(wanted.min(3))
+        }
+    }
+
+    #[test]
+    fn short_and_interrupted_calls_go_on() {
+        let mut slow = Slow { calls: 0, content: vec![b'.'; 2] };
+        let written = write_whole(b"segment", 2, |bytes, offset| {
+            let given = slow.give(bytes.len())?;
+            assert_eq!(usize::try_from(offset).unwrap(), slow.content.len());
+            slow.content.extend_from_slice(&bytes[..given]);
+            Ok(given)
+        });
+        written.unwrap();
+        assert_eq!((slow.content.as_slice(), slow.calls), (&b"..segment"[..], 6));
+        let mut buffer = [0; 20];
+        let read = read_whole(&mut buffer, 1, |buffer, offset| {
+            let rest = slow.content[usize::try_from(offset).unwrap()..].to_vec();
+            let given = slow.give(buffer.len().min(rest.len()))?;
+            buffer[..given].copy_from_slice(&rest[..given]);
+            Ok(given)
+        });
+        assert_eq!(&buffer[..read.unwrap()], b".segment");
+    }
+
+    #[test]
+    fn a_write_that_takes_nothing_and_any_other_error_end_it() {
+        let error = write_whole(b"x", 0, |_, _| Ok(0)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+        let denied = || io::ErrorKind::PermissionDenied.into();
+        let error = write_whole(b"x", 0, |_, _| Err(denied())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let error = read_whole(&mut [0], 0, |_, _| Err(denied())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
     }
 }

@@ -1,0 +1,213 @@
+//! Planted bugs: which layer of tests catches which.
+//!
+//! ```text
+//!   tests/kills/NAME.txt ─► a copy of the tree ─► build ─► every layer ─► docs/PROOF.md
+//! ```
+//!
+//! A bug that no layer catches shows a hole in the tests; so does a layer that catches nothing that
+//! another does not. `kills` fills the whole table; `kills --slice` is for every day: it runs a few
+//! bugs, other ones each day, each against the cheapest layer that the table says catches it.
+//!
+//! **Architecture Invariant:** the checkout itself is never changed, only copies under `target/`.
+
+mod bug;
+mod layers;
+mod table;
+
+use bug::Bug;
+use layers::{LAYERS, Layer, Verdict, Workshop};
+use std::collections::VecDeque;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use table::{Mark, Row, Table};
+
+use crate::steps::Outcome;
+
+/// How many bugs a slice takes.
+const SLICE_BUGS: usize = 6;
+/// A slice begins no more bugs after this.
+const SLICE_TIME: Duration = Duration::from_secs(100);
+/// A layer that takes longer than this and a few times what it takes without a bug hangs.
+const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE_FACTOR: u32 = 5;
+
+/// Which bugs, and how many at a time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) bug: Option<String>,
+    pub(crate) jobs: usize,
+    pub(crate) slice: bool,
+}
+
+impl Options {
+    pub(crate) const ALL: Self = Self { bug: None, jobs: 1, slice: false };
+}
+
+/// `cargo xtask kills`.
+pub(crate) fn command(root: &Path, options: &Options) -> ExitCode {
+    let result = if options.slice { run_slice(root) } else { run_matrix(root, options) };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The step of `test`.
+pub(crate) fn slice(root: &Path) -> Outcome {
+    run_slice(root).map_or_else(Outcome::Failed, |()| Outcome::Passed)
+}
+
+/// The step of `prove`.
+pub(crate) fn all(root: &Path) -> Outcome {
+    run_matrix(root, &Options::ALL).map_or_else(Outcome::Failed, |()| Outcome::Passed)
+}
+
+/// All bugs, each of which can be planted, and the table as it stands.
+fn load(root: &Path) -> Result<(Vec<Bug>, Table), String> {
+    let bugs = bug::all(root)?;
+    for bug in &bugs {
+        bug.planted(root)?;
+    }
+    Ok((bugs, Table::read(root)?))
+}
+
+fn run_matrix(root: &Path, options: &Options) -> Result<(), String> {
+    let (bugs, table) = load(root)?;
+    let chosen: VecDeque<&Bug> = bugs
+        .iter()
+        .filter(|bug| options.bug.as_ref().is_none_or(|name| *name == bug.name))
+        .collect();
+    if chosen.is_empty() {
+        return Err("no bug of that name stands in tests/kills".to_string());
+    }
+    let first = Workshop::new(root, 1)?;
+    println!("without a bug:");
+    let limits = measure(&first)?;
+    let (queue, table) = (Mutex::new(chosen), Mutex::new(table));
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for number in 1..=options.jobs {
+            let (queue, table, failures, limits) = (&queue, &table, &failures, &limits);
+            let bugs = &bugs;
+            scope.spawn(move || {
+                let work = || {
+                    let workshop = Workshop::new(root, number)?;
+                    while let Some(bug) = lock(queue).pop_front() {
+                        if let Err(why) = one(root, &workshop, bug, bugs, limits, table) {
+                            println!("{why}");
+                            lock(failures).push(why);
+                        }
+                    }
+                    Ok::<(), String>(())
+                };
+                if let Err(why) = work() {
+                    lock(failures).push(why);
+                }
+            });
+        }
+    });
+    let failures = lock(&failures);
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n")) }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs every layer without a bug: all must pass, and it says how long each may take.
+fn measure(workshop: &Workshop) -> Result<Vec<Duration>, String> {
+    let all: Vec<&Layer> = LAYERS.iter().collect();
+    let programs = workshop.build(&all)?;
+    let mut limits = Vec::new();
+    for (layer, program) in LAYERS.iter().zip(&programs) {
+        let start = Instant::now();
+        let verdict = workshop.run("none", layer, program, Duration::from_mins(20))?;
+        let elapsed = start.elapsed();
+        println!("  {:<18} {:>6.1} s", layer.name, elapsed.as_secs_f64());
+        if verdict != Verdict::Survives {
+            return Err(format!("{} fails without any bug: {verdict:?}", layer.name));
+        }
+        limits.push(PATIENCE + elapsed * PATIENCE_FACTOR);
+    }
+    Ok(limits)
+}
+
+/// Plants one bug, runs all layers, and writes its row.
+fn one(
+    root: &Path,
+    workshop: &Workshop,
+    bug: &Bug,
+    bugs: &[Bug],
+    limits: &[Duration],
+    table: &Mutex<Table>,
+) -> Result<(), String> {
+    let start = Instant::now();
+    let planted = workshop.plant(bug)?;
+    let all: Vec<&Layer> = LAYERS.iter().collect();
+    let programs = workshop.build(&all).map_err(|why| format!("{}: {why}", bug.name))?;
+    let built = start.elapsed();
+    let (mut marks, mut test) = (Vec::new(), String::new());
+    for ((layer, program), limit) in LAYERS.iter().zip(&programs).zip(limits) {
+        marks.push(match workshop.run(&bug.name, layer, program, *limit)? {
+            Verdict::Survives => Mark::Missed,
+            Verdict::Hangs => Mark::Hangs,
+            Verdict::Caught(by) => {
+                if test.is_empty() {
+                    test = by;
+                }
+                Mark::Caught
+            }
+        });
+    }
+    drop(planted);
+    let row =
+        Row { bug: bug.name.clone(), what: bug.what.clone(), breaks: bug.breaks(), marks, test };
+    println!(
+        "{:<34} {} built in {:.0} s, {:.0} s in all; {}",
+        bug.name,
+        row.summary(),
+        built.as_secs_f64(),
+        start.elapsed().as_secs_f64(),
+        row.test
+    );
+    let is_caught = row.is_caught();
+    let mut table = lock(table);
+    table.put(row);
+    table.write(root, bugs)?;
+    if is_caught { Ok(()) } else { Err(format!("{}: no layer catches it", bug.name)) }
+}
+
+fn run_slice(root: &Path) -> Result<(), String> {
+    let (bugs, table) = load(root)?;
+    table.check(&bugs)?;
+    let start = Instant::now();
+    let workshop = Workshop::new(root, 1)?;
+    let today = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let day = usize::try_from(today.as_secs() / 86_400).unwrap_or(0);
+    let mut run = 0;
+    for offset in 0..SLICE_BUGS.min(bugs.len()) {
+        if start.elapsed() > SLICE_TIME {
+            break;
+        }
+        let bug = &bugs[(day * SLICE_BUGS + offset) % bugs.len()];
+        let layer = table.cheapest(&bug.name)?;
+        let planted = workshop.plant(bug)?;
+        let programs = workshop.build(&[layer]).map_err(|why| format!("{}: {why}", bug.name))?;
+        let limit = PATIENCE + PATIENCE;
+        match workshop.run(&bug.name, layer, &programs[0], limit)? {
+            Verdict::Survives => {
+                return Err(format!("{}: {} no longer catches it", bug.name, layer.name));
+            }
+            verdict => println!("{}: {} {verdict:?}", bug.name, layer.name),
+        }
+        drop(planted);
+        run += 1;
+    }
+    println!("{run} of {} bugs planted and caught; all of them can be planted", bugs.len());
+    Ok(())
+}

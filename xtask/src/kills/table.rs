@@ -1,0 +1,192 @@
+//! The table in docs/PROOF.md: a row for each bug, a column for each layer.
+
+use super::bug::Bug;
+use super::layers::{LAYERS, Layer};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+const PAGE: &str = "docs/PROOF.md";
+const BEGIN: &str = "<!-- kills: begin -->";
+const END: &str = "<!-- kills: end -->";
+
+/// What a layer did with a bug.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    Caught,
+    Hangs,
+    Missed,
+}
+
+impl Mark {
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Caught => "x",
+            Self::Hangs => "t",
+            Self::Missed => "-",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        [Self::Caught, Self::Hangs, Self::Missed].into_iter().find(|mark| mark.text() == text)
+    }
+}
+
+/// What became of one bug.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Row {
+    pub(super) bug: String,
+    pub(super) what: String,
+    pub(super) breaks: String,
+    pub(super) marks: Vec<Mark>,
+    /// The first test that failed, in the cheapest layer.
+    pub(super) test: String,
+}
+
+impl Row {
+    pub(super) fn is_caught(&self) -> bool {
+        self.marks.iter().any(|mark| *mark != Mark::Missed)
+    }
+
+    /// The marks in one word.
+    pub(super) fn summary(&self) -> String {
+        self.marks.iter().map(|mark| mark.text()).collect()
+    }
+
+    fn line(&self) -> String {
+        let mut cells = vec![format!("`{}`", self.bug), self.what.clone(), self.breaks.clone()];
+        cells.extend(self.marks.iter().map(|mark| mark.text().to_string()));
+        cells.push(format!("`{}`", self.test.replace('|', "/")));
+        format!("| {} |", cells.join(" | "))
+    }
+
+    fn parse(line: &str) -> Option<Self> {
+        let inner = line.strip_prefix("| ")?.strip_suffix(" |")?;
+        let cells: Vec<&str> = inner.split(" | ").collect();
+        let plain = |cell: &str| cell.trim_matches('`').to_string();
+        let marks: Option<Vec<Mark>> =
+            cells.get(3..3 + LAYERS.len())?.iter().map(|cell| Mark::parse(cell)).collect();
+        Some(Self {
+            bug: plain(cells[0]),
+            what: cells[1].to_string(),
+            breaks: cells[2].to_string(),
+            marks: marks?,
+            test: plain(cells.get(3 + LAYERS.len())?),
+        })
+    }
+}
+
+/// All rows, by the bug's name.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    rows: BTreeMap<String, Row>,
+}
+
+impl Table {
+    /// Reads the table from the page.
+    pub(super) fn read(root: &Path) -> Result<Self, String> {
+        let page = read_page(root)?;
+        let (_, table, _) = split(&page)?;
+        let rows = table.lines().filter_map(Row::parse);
+        Ok(Self { rows: rows.map(|row| (row.bug.clone(), row)).collect() })
+    }
+
+    pub(super) fn put(&mut self, row: Row) {
+        self.rows.insert(row.bug.clone(), row);
+    }
+
+    /// Writes the table into the page, without rows of bugs that are no more.
+    pub(super) fn write(&mut self, root: &Path, bugs: &[Bug]) -> Result<(), String> {
+        self.rows.retain(|name, _| bugs.iter().any(|bug| bug.name == *name));
+        let page = read_page(root)?;
+        let (before, _, after) = split(&page)?;
+        let mut heads = vec!["bug", "what it is", "breaks"];
+        heads.extend(LAYERS.iter().map(|layer| layer.name));
+        heads.push("first caught by");
+        let rule = vec!["---"; heads.len()];
+        let mut lines = vec![
+            String::new(),
+            format!("| {} |", heads.join(" | ")),
+            format!("| {} |", rule.join(" | ")),
+        ];
+        lines.extend(self.rows.values().map(Row::line));
+        let text = format!("{before}{BEGIN}\n{}\n\n{END}{after}", lines.join("\n"));
+        std::fs::write(root.join(PAGE), text).map_err(|why| format!("{PAGE}: {why}"))
+    }
+
+    /// Whether the table names exactly these bugs, and says that each is caught.
+    pub(super) fn check(&self, bugs: &[Bug]) -> Result<(), String> {
+        let again = "run `cargo xtask kills --bug NAME` for it";
+        for bug in bugs {
+            match self.rows.get(&bug.name) {
+                None => return Err(format!("{PAGE} does not name {}: {again}", bug.name)),
+                Some(row) if !row.is_caught() => {
+                    return Err(format!("{PAGE} says that no layer catches {}", bug.name));
+                }
+                Some(row) if row.what != bug.what || row.breaks != bug.breaks() => {
+                    return Err(format!("{PAGE} describes {} otherwise: {again}", bug.name));
+                }
+                Some(_) => {}
+            }
+        }
+        match self.rows.keys().find(|name| !bugs.iter().any(|bug| bug.name == **name)) {
+            None => Ok(()),
+            Some(name) => Err(format!("{PAGE} names {name}, which does not stand in tests/kills")),
+        }
+    }
+
+    /// The cheapest layer that catches a bug; one that it makes hang only if there is no other.
+    pub(super) fn cheapest(&self, bug: &str) -> Result<&'static Layer, String> {
+        let row = self.rows.get(bug).ok_or_else(|| format!("{PAGE} does not name {bug}"))?;
+        let find = |wanted| row.marks.iter().position(|mark| *mark == wanted);
+        let at = find(Mark::Caught).or_else(|| find(Mark::Hangs));
+        at.map(|at| &LAYERS[at]).ok_or_else(|| format!("{PAGE}: no layer catches {bug}"))
+    }
+}
+
+fn read_page(root: &Path) -> Result<String, String> {
+    std::fs::read_to_string(root.join(PAGE)).map_err(|why| format!("{PAGE}: {why}"))
+}
+
+/// What stands before the table, the table, and what stands after.
+fn split(page: &str) -> Result<(&str, &str, &str), String> {
+    let parts = page.split_once(BEGIN).and_then(|(before, rest)| {
+        rest.split_once(END).map(|(table, after)| (before, table, after))
+    });
+    parts.ok_or_else(|| format!("{PAGE} lacks `{BEGIN}` or `{END}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_reads_as_it_was_written() {
+        let mut marks = vec![Mark::Missed; LAYERS.len()];
+        let mut row = Row {
+            bug: "name".to_string(),
+            what: "It is wrong.".to_string(),
+            breaks: "1, 2".to_string(),
+            marks: marks.clone(),
+            test: String::new(),
+        };
+        assert!(!row.is_caught());
+        assert_eq!(Row::parse(&row.line()), Some(row.clone()));
+        marks[2] = Mark::Hangs;
+        row.marks.clone_from(&marks);
+        let mut table = Table::default();
+        table.put(row.clone());
+        assert_eq!(table.cheapest("name").unwrap(), &LAYERS[2]);
+        row.marks[5] = Mark::Caught;
+        table.put(row.clone());
+        assert_eq!(Row::parse(&row.line()), Some(row));
+        assert_eq!(table.cheapest("name").unwrap(), &LAYERS[5]);
+        assert_eq!(Row::parse("| bug | what it is | breaks |"), None);
+    }
+
+    #[test]
+    fn the_page_is_split_at_its_comments() {
+        let page = format!("a{BEGIN}b{END}c");
+        assert_eq!(split(&page), Ok(("a", "b", "c")));
+        assert!(split("a").is_err());
+    }
+}
