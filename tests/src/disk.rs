@@ -425,6 +425,14 @@ impl Disk {
         }
     }
 
+    /// Puts a file there, durable.
+    pub fn place(&mut self, name: FileName, content: Vec<u8>) {
+        let file = File { durable: content.clone(), content, ..File::default() };
+        self.names.insert(name, self.files.len());
+        self.durable_names.insert(name, self.files.len());
+        self.files.push(Arc::new(file));
+    }
+
     /// Changes the bytes of a file behind the log's back, on the device and in the cache.
     pub fn damage(&mut self, name: FileName, change: impl FnOnce(&mut Vec<u8>)) {
         if let Ok(file) = self.file(name) {

@@ -17,6 +17,7 @@ pub mod crash;
 pub mod disk;
 pub mod exhaustive;
 pub mod explorer;
+pub mod fuzz;
 pub mod history;
 pub mod liar;
 pub mod opening;

@@ -426,3 +426,18 @@ fn one_call_fails(operation: Operation, code: i32, nth: u32) -> bool {
     assert!(last >= acknowledged, "{what}: {acknowledged} acknowledged, {last} recovered");
     hears.try_recv().is_ok()
 }
+
+/// A log that is let go writes what it has and, unless its policy is `Os`, syncs it.
+#[test]
+fn a_log_that_is_let_go_syncs_what_it_has() {
+    let policies = [FsyncPolicy::Always, FsyncPolicy::Batch(Duration::from_hours(1))];
+    for policy in policies {
+        for level in [Level::Buffered, Level::Os] {
+            let (temp, watch, wal) = watched(policy);
+            wal.append_with(&Record::put(b"k", b"let go"), level).unwrap();
+            drop(wal);
+            assert_eq!(watch.unsynced(), [], "{policy:?}, {level:?}");
+            assert_eq!(reopened(temp.path()), [b"let go".to_vec()]);
+        }
+    }
+}

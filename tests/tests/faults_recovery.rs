@@ -295,3 +295,26 @@ fn fault_d15_values_are_not_unpacked_to_open_a_log() {
     assert!(info.report.bytes_read < 64 << 10, "{}", info.report.bytes_read);
     assert!(read_all(&wal).iter().all(|entry| entry.value == value));
 }
+
+/// Without a manifest, what stands in the folder is all that tells where the log begins: a first
+/// segment whose header is broken is still the first.
+#[test]
+fn a_first_segment_with_a_broken_header_is_missed_without_a_manifest() {
+    let log = closed_log(60);
+    std::fs::remove_file(log.path().join("MANIFEST")).unwrap();
+    let first = segment(log.path(), 1);
+    let mut content = std::fs::read(&first).unwrap();
+    content[..HEADER_BYTES].fill(0xa5);
+    std::fs::write(&first, content).unwrap();
+    let strict = WalConfig { recovery: RecoveryPolicy::Strict, ..small(log.path()) };
+    let refused = Wal::open(strict).unwrap_err();
+    assert!(matches!(refused, Error::Recovery { .. }), "{refused}");
+    let salvage = WalConfig { recovery: RecoveryPolicy::Salvage, ..small(log.path()) };
+    let (wal, info) = Wal::open(salvage).unwrap();
+    let damage = info.report.damage.expect("it is told");
+    assert_eq!((damage.position.segment, damage.first_lost), (SegmentId::new(1), Lsn::FIRST));
+    // The records of the other segments, and all of them.
+    let lsns: Vec<u64> = read_all(&wal).iter().map(|entry| entry.lsn.get()).collect();
+    assert!(lsns[0] > 1 && lsns.last() == Some(&60), "{lsns:?}");
+    assert!(lsns.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{lsns:?}");
+}

@@ -9,6 +9,7 @@
 //!   component  the guest, built and made into components
 //!   examples   the component from other languages
 //!   tidy       the rules of the house, as a test
+//!   fuzz       a minute of fuzzing
 //!   kills      planted bugs, and which layer of tests catches each
 //!   source     a Rust file as tokens, comments apart; what tidy looks at
 //! ```
@@ -20,6 +21,7 @@
 
 mod component;
 mod examples;
+mod fuzz;
 mod kills;
 mod machine;
 mod run;
@@ -40,6 +42,7 @@ Commands:
   test [--fast]        every step below, in order; a failed step does not stop the later ones
   component            the WebAssembly component, into target/component/
   examples             the programs that load the component from other languages
+  fuzz                 a minute of fuzzing
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
@@ -64,6 +67,7 @@ enum Command {
     Test { fast: bool },
     Component,
     Examples,
+    Fuzz,
     Tidy,
     Prove { seconds: u64 },
     Kills(kills::Options),
@@ -89,6 +93,7 @@ fn main() -> ExitCode {
         Command::Test { fast } => run::all(&root, steps::TEST, fast, &[]),
         Command::Component => run::alone(&root, component::build),
         Command::Examples => run::alone(&root, examples::run),
+        Command::Fuzz => run::alone(&root, fuzz::run),
         Command::Tidy => run::alone(&root, tidy::check),
         Command::Prove { seconds } => {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
@@ -108,6 +113,7 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         ["test", "--fast"] => Ok(Command::Test { fast: true }),
         ["component"] => Ok(Command::Component),
         ["examples"] => Ok(Command::Examples),
+        ["fuzz"] => Ok(Command::Fuzz),
         ["tidy"] => Ok(Command::Tidy),
         ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
         ["prove", "--seconds", seconds] => parse_seconds(seconds),
@@ -115,7 +121,7 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
             parse_seconds(&option["--seconds=".len()..])
         }
         ["kills", ref rest @ ..] => parse_kills(rest),
-        ["test" | "component" | "examples" | "tidy" | "prove", ..] => {
+        ["test" | "component" | "examples" | "fuzz" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }
         _ => Err(format!("there is no command `{}`", words[0])),
@@ -174,6 +180,7 @@ mod tests {
         check("test --fast", &Ok(Command::Test { fast: true }));
         check("component", &Ok(Command::Component));
         check("examples", &Ok(Command::Examples));
+        check("fuzz", &Ok(Command::Fuzz));
         check("tidy", &Ok(Command::Tidy));
         check("prove", &Ok(Command::Prove { seconds: 60 }));
         check("prove --seconds 5", &Ok(Command::Prove { seconds: 5 }));

@@ -3,20 +3,53 @@
 //! On Apple's systems the standard library syncs with `F_FULLFSYNC`, which reaches through the
 //! drive's own cache. File systems that do not have it (network shares, some foreign disks) refuse
 //! it, and there a plain fsync is the most that can be had.
-#![cfg_attr(target_vendor = "apple", allow(unsafe_code))]
+//!
+//! On Linux a success is looked at again. When ext4 cannot write its journal it turns read-only, and
+//! from then on fsync and fdatasync return success and do nothing (seen with 6.18): a call that
+//! comes after another thread, or the kernel's own commit, has met the failure, is told nothing of
+//! it. So a file system that is read-only has synced nothing.
+#![cfg_attr(any(target_vendor = "apple", target_os = "linux"), allow(unsafe_code))]
 
 use std::fs::File;
 use std::io;
 
 /// Makes a file's content, and as much about the file as is needed to read it back, durable.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
-    or_plainly(file, file.sync_data())
+    or_plainly(file, file.sync_data())?;
+    still_writable(file)
 }
 
 /// Makes the names in a folder durable, where the platform can.
 #[cfg(unix)]
 pub(crate) fn sync_folder(folder: &File) -> io::Result<()> {
-    or_plainly(folder, folder.sync_all())
+    or_plainly(folder, folder.sync_all())?;
+    still_writable(folder)
+}
+
+/// Refuses a success of a file system that has turned read-only meanwhile: its cache may hold what
+/// the device never will.
+#[cfg(target_os = "linux")]
+fn still_writable(file: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let mut told = std::mem::MaybeUninit::<libc::statvfs64>::uninit();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes no more
+    // than the structure that it is given.
+    if unsafe { libc::fstatvfs64(file.as_raw_fd(), told.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, and then it has filled the structure.
+    let flags = unsafe { told.assume_init() }.f_flag;
+    if flags & libc::ST_RDONLY == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EROFS))
+    }
+}
+
+/// Elsewhere nothing of the kind is known.
+#[cfg(not(target_os = "linux"))]
+fn still_writable(_file: &File) -> io::Result<()> {
+    Ok(())
 }
 
 /// Only "there is no such call here" is answered with another: a sync that failed is never

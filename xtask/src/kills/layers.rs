@@ -97,8 +97,9 @@ impl Workshop {
     pub(super) fn new(root: &Path, number: usize) -> Result<Self, String> {
         let home = root.join(format!("target/kills/{number}"));
         let tree = home.join("tree");
-        // The dependencies, which are the larger part, have been built there already.
-        let target = root.join("target");
+        // Not the checkout's: cargo tells packages apart by where they stand in their workspace,
+        // and would take what was built here, bug and all, for the checkout's own.
+        let target = root.join("target/kills/target");
         let workshop = Self { root: root.to_path_buf(), home, tree, target };
         for folder in ["logs", "tree"] {
             let path = workshop.home.join(folder);
