@@ -4,8 +4,8 @@
 //! drive's own cache. File systems that do not have it (network shares, some foreign disks) refuse
 //! it, and there a plain fsync is the most that can be had.
 //!
-//! On Linux a success is looked at again. When ext4 cannot write its journal it turns read-only, and
-//! from then on fsync and fdatasync return success and do nothing (seen with 6.18): a call that
+//! On Linux a success is looked at again. When ext4 cannot write its journal it turns read-only,
+//! and from then on fsync and fdatasync return success and do nothing (seen with 6.18): a call that
 //! comes after another thread, or the kernel's own commit, has met the failure, is told nothing of
 //! it. So a file system that is read-only has synced nothing.
 #![cfg_attr(any(target_vendor = "apple", target_os = "linux"), allow(unsafe_code))]
