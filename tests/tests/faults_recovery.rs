@@ -318,3 +318,33 @@ fn a_first_segment_with_a_broken_header_is_missed_without_a_manifest() {
     assert!(lsns[0] > 1 && lsns.last() == Some(&60), "{lsns:?}");
     assert!(lsns.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{lsns:?}");
 }
+
+/// Segments that a truncation took off and that could not be removed stay dead when a second
+/// truncation takes the first one's place in the manifest.
+#[test]
+fn what_two_truncations_left_behind_stays_dead() {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config = || WalConfig { interpose: Some(watch.clone()), ..small(temp.path()) };
+    let (wal, _) = Wal::open(config()).unwrap();
+    let append = |wal: &Wal, number: u64| {
+        wal.append(&Record::put(b"k", &record_bytes(number, 200))).unwrap();
+    };
+    (1..=60).for_each(|number| append(&wal, number));
+    watch.set(|call| (call.operation == Operation::Remove).then(|| Fault::Fails(os_error(5))));
+    wal.truncate_after(Lsn::new(5)).unwrap();
+    (106..=120).for_each(|number| append(&wal, number));
+    wal.truncate_after(Lsn::new(10)).unwrap();
+    append(&wal, 211);
+    drop(wal);
+    watch.clear();
+    assert!(segment(temp.path(), 2).exists(), "it could not be removed");
+    for policy in [RecoveryPolicy::Strict, RecoveryPolicy::Salvage] {
+        let (wal, info) = Wal::open(WalConfig { recovery: policy, ..config() }).unwrap();
+        assert!(!info.corruption_detected, "{policy:?}: {info:?}");
+        let values: Vec<_> = read_all(&wal).into_iter().map(|entry| entry.value).collect();
+        let numbers = (1..=5).chain(106..=110).chain([211]);
+        let expected: Vec<_> = numbers.map(|number| record_bytes(number, 200)).collect();
+        assert_eq!(values, expected, "{policy:?}");
+    }
+}

@@ -553,3 +553,30 @@ impl<'a> Records<'a> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// The head of a batch of one record whose body is so long, and zeros.
+    fn head_of(body_bytes: u64) -> Vec<u8> {
+        let mut bytes = alloc::vec![FrameKind::Batch.bits(), 0, 0, 0, 0, 0, 0, 0, 1];
+        varint::put(&mut bytes, body_bytes);
+        bytes.resize(HEAD_BYTES_MAX, 0);
+        bytes
+    }
+
+    #[test]
+    fn a_frame_longer_than_any_is_none() {
+        let head_bytes = 9 + 5;
+        let longest = FRAME_BYTES_MAX - head_bytes;
+        let parsed = Head::parse(&head_of(longest), ChecksumKind::Crc32c);
+        let Parsed::Head(head) = parsed else { panic!("{parsed:?}") };
+        assert_eq!(head.frame_bytes, FRAME_BYTES_MAX);
+        for body_bytes in [longest + 1, u64::from(u32::MAX), u64::MAX - head_bytes, u64::MAX] {
+            let parsed = Head::parse(&head_of(body_bytes), ChecksumKind::Crc32c);
+            assert_eq!(parsed, Parsed::Bad, "{body_bytes}");
+        }
+    }
+}

@@ -40,7 +40,6 @@ pub(super) const LAYERS: &[Layer] = &[
     integration!("faults_durability", true),
     integration!("concurrency", true),
     integration!("exhaustive", true),
-    integration!("fuzz_corpus", true),
     // It mounts a file system, which it alone can take away again.
     integration!("limits", false),
     integration!("simulation", true),
