@@ -2,9 +2,11 @@
 //! nothing is lost, and a deadline never hangs (invariants 7, 18 to 20).
 
 use seawall::{FsyncPolicy, Level, Lsn, Record, WalConfig, blocking};
+use seawall_tests::interpose::{Watch, writes_frames};
 use seawall_tests::records::{read_all, record_bytes};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 const TASKS: u64 = 32;
@@ -124,4 +126,53 @@ fn deletions_without_anything_to_delete_return() {
         done.send(()).unwrap();
     });
     ended.recv_timeout(Duration::from_secs(30)).expect("somebody was never woken");
+}
+
+/// Who is done while others wait for the next write wakes one of them to make it.
+#[test]
+fn who_is_done_hands_over() {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config = WalConfig {
+        fsync_policy: FsyncPolicy::Always,
+        interpose: Some(watch.clone()),
+        ..WalConfig::in_dir(temp.path())
+    };
+    let (wal, _) = blocking::Wal::open(config).unwrap();
+    let wal = Arc::new(wal);
+    // Whatever a log does at its first append is done.
+    wal.append(&Record::put(b"k", b"first")).unwrap();
+    let (begun, has_begun) = channel();
+    let (release, is_released) = channel::<()>();
+    let is_released = Mutex::new(is_released);
+    let mut is_first = true;
+    watch.set(move |call| {
+        if writes_frames(call) && std::mem::take(&mut is_first) {
+            begun.send(()).unwrap();
+            is_released.lock().unwrap().recv().unwrap();
+        }
+        None
+    });
+    let (done, is_done) = channel();
+    let appends = |number: u8| {
+        let (wal, done) = (wal.clone(), done.clone());
+        std::thread::spawn(move || {
+            wal.append(&Record::put(b"k", &[number])).unwrap();
+            done.send(number).unwrap();
+        })
+    };
+    appends(1);
+    has_begun.recv().unwrap();
+    for number in 2..=4 {
+        appends(number);
+    }
+    // They are in the batch that comes next, and wait.
+    while wal.stats().appends < 5 {
+        std::thread::yield_now();
+    }
+    release.send(()).unwrap();
+    let limit = Duration::from_mins(1);
+    let mut numbers: Vec<u8> = (0..4).map(|_| is_done.recv_timeout(limit).unwrap()).collect();
+    numbers.sort_unstable();
+    assert_eq!(numbers, [1, 2, 3, 4]);
 }
