@@ -108,7 +108,7 @@ fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|answer| answer.stdout.trim_ascii() == b"0")
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     println!("$ {program} {}", arguments.join(" "));
     Command::new(program)
         .args(arguments)

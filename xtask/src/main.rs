@@ -8,6 +8,7 @@
 //!   machine    what this machine has: targets, tools
 //!   component  the guest, built and made into components
 //!   examples   the component from other languages
+//!   miri       core's tests under Miri
 //!   tidy       the rules of the house, as a test
 //!   fuzz       a minute of fuzzing
 //!   kills      planted bugs, and which layer of tests catches each
@@ -24,6 +25,7 @@ mod examples;
 mod fuzz;
 mod kills;
 mod machine;
+mod miri;
 mod run;
 mod source;
 mod steps;

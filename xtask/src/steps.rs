@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{component, examples, fuzz, kills, machine, tidy};
+use crate::{component, examples, fuzz, kills, machine, miri, tidy};
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -148,6 +148,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::call("examples", examples::run).slow(),
     Step::cargo("tests", TESTS),
     Step::cargo("tests, all features", TESTS_OF_FEATURES),
+    Step::call("miri", miri::run).slow(),
     Step::call("fuzz", fuzz::run).slow(),
     Step::call("kills, slice", kills::slice).slow(),
     Step::call("file systems", machine::prepare_file_systems).slow(),

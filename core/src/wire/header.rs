@@ -310,7 +310,7 @@ mod tests {
     #[test]
     fn every_flipped_bit_is_seen() {
         let good = encoded();
-        for bit in 0..HEADER_BYTES * 8 {
+        for bit in (0..HEADER_BYTES * 8).step_by(if cfg!(miri) { 31 } else { 1 }) {
             let mut bytes = good;
             bytes[bit / 8] ^= 1 << (bit % 8);
             if bit / 8 < IDENTITY_BYTES {

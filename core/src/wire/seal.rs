@@ -172,7 +172,7 @@ mod tests {
         let entry = seal.index.before_lsn(first.plus(100)).unwrap();
         assert!(entry.lsn <= first.plus(100) && entry.lsn.plus(7 * 4) > first.plus(100));
         assert_eq!(seal.index.before_offset(entry.offset), Some(entry));
-        for cut in 0..body.len() {
+        for cut in (0..body.len()).step_by(if cfg!(miri) { 17 } else { 1 }) {
             assert_eq!(parse(&body[..cut], first, end), None);
         }
         assert_eq!(parse(&body, first, FRAMES_OFFSET + 700_000), None);
