@@ -237,3 +237,28 @@ fn a_mapped_reader_that_meets_a_segment_being_sealed_reads_all_of_it() {
         following.join().unwrap();
     });
 }
+
+/// A reader is shown what its visibility says, no less and no more, across rotations.
+#[test]
+fn a_reader_is_shown_what_no_crash_takes_back_or_what_the_kernel_has() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig { fsync_policy: FsyncPolicy::Os, ..WalConfig::in_dir(temp.path()) };
+    let (wal, _) = Wal::open(config).unwrap();
+    let mut durable = wal.read_from_with(Start::First, Visibility::Durable).unwrap();
+    let mut written = wal.read_from_with(Start::First, Visibility::Written).unwrap();
+    for number in 1..=6_u64 {
+        let key = number.to_le_bytes();
+        wal.append_with(&Record::put(&key, b"v"), Level::Buffered).unwrap();
+        assert!(written.next_record().unwrap().is_none(), "{number} is in memory only");
+        wal.flush().unwrap();
+        let (entry, _) = written.next_record().unwrap().expect("the kernel has it");
+        assert_eq!(entry.lsn.get(), number);
+        assert!(durable.next_record().unwrap().is_none(), "{number} is not durable");
+        wal.sync().unwrap();
+        let (entry, _) = durable.next_record().unwrap().expect("it is durable");
+        assert_eq!(entry.lsn.get(), number);
+        if number % 2 == 0 {
+            wal.rotate().unwrap();
+        }
+    }
+}

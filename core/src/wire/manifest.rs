@@ -142,17 +142,14 @@ impl Manifest {
             let start = usize::try_from(at).ok()?;
             Self::parse_slot(file.get(start..start + SLOT_BYTES)?, crc)
         };
-        let whole = |slot: Option<Result<Self, u16>>| slot.and_then(Result::ok);
-        let (first, second) = (slot(0), slot(SLOT_STRIDE));
-        match (whole(first), whole(second)) {
-            (Some(a), Some(b)) => {
+        match (slot(0), slot(SLOT_STRIDE)) {
+            // Also where the other slot is ours: it holds the facts before those.
+            (Some(Err(version)), _) | (_, Some(Err(version))) => ManifestState::Newer(version),
+            (Some(Ok(a)), Some(Ok(b))) => {
                 ManifestState::Whole(if a.generation > b.generation { a } else { b })
             }
-            (Some(one), None) | (None, Some(one)) => ManifestState::Whole(one),
-            (None, None) => match (first, second) {
-                (Some(Err(version)), _) | (_, Some(Err(version))) => ManifestState::Newer(version),
-                _ => ManifestState::Broken,
-            },
+            (Some(Ok(one)), None) | (None, Some(Ok(one))) => ManifestState::Whole(one),
+            (None, None) => ManifestState::Broken,
         }
     }
 
@@ -208,6 +205,22 @@ mod tests {
     use super::*;
     use crate::wire::checksum::crc32c;
     use alloc::vec;
+
+    #[test]
+    fn a_slot_of_a_newer_format_is_refused_whatever_the_other_holds() {
+        let ours = Manifest::initial(LogId([1; 16]));
+        let mut theirs = Manifest { generation: 1, ..ours }.encode(crc32c);
+        theirs[VERSION_AT] = 2;
+        let sum = crc32c(0, &theirs[..CHECKSUM_AT]);
+        theirs[CHECKSUM_AT..].copy_from_slice(&sum.to_le_bytes());
+        for other in [[0; SLOT_BYTES], ours.encode(crc32c)] {
+            let mut file = vec![0; usize::try_from(MANIFEST_BYTES).unwrap()];
+            let stride = usize::try_from(SLOT_STRIDE).unwrap();
+            file[..SLOT_BYTES].copy_from_slice(&other);
+            file[stride..stride + SLOT_BYTES].copy_from_slice(&theirs);
+            assert_eq!(Manifest::parse(&file, crc32c), ManifestState::Newer(2));
+        }
+    }
 
     #[test]
     fn the_newer_whole_slot_counts() {
