@@ -10,7 +10,7 @@
 //! folder says on which disk; without it, the temporary one.
 
 use seawall::blocking;
-use seawall::{Level, WalConfig};
+use seawall::{ChecksumKind, Level, WalConfig};
 use seawall_core::record::Record;
 use seawall_wasmtime::{Limits, Program, Wal, types};
 use std::path::Path;
@@ -36,8 +36,10 @@ fn main() {
     let folder = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let folder = folder.map_or_else(std::env::temp_dir, std::path::PathBuf::from);
     let programs = ["seawall.wasm", "seawall-simd.wasm"].map(program);
-    for level in [Level::Buffered, Level::Os, Level::Disk] {
-        measure(&folder, &programs, level);
+    for checksum in [ChecksumKind::Crc32c, ChecksumKind::Xxh3] {
+        for level in [Level::Buffered, Level::Os, Level::Disk] {
+            measure(&folder, &programs, level, checksum);
+        }
     }
 }
 
@@ -47,8 +49,8 @@ fn program(name: &str) -> Program {
     Program::compile(&bytes, &Limits::default()).expect("it is the component")
 }
 
-fn native(dir: &Path, level: Level) -> Rival<'static> {
-    let config = WalConfig { max_segment_size: SEGMENT_BYTES, ..WalConfig::in_dir(dir) };
+fn native(dir: &Path, level: Level, checksum: ChecksumKind) -> Rival<'static> {
+    let config = WalConfig { max_segment_size: SEGMENT_BYTES, checksum, ..WalConfig::in_dir(dir) };
     let (wal, _) = blocking::Wal::open(config).expect("an empty folder");
     let append = Box::new(move |records: &[Record<'_>]| {
         wal.append_batch_with(records, level).expect("there is room");
@@ -56,8 +58,20 @@ fn native(dir: &Path, level: Level) -> Rival<'static> {
     Rival { name: "native", append, rounds: Vec::new() }
 }
 
-fn component(dir: &Path, program: &Program, name: &'static str, level: Level) -> Rival<'static> {
-    let config = types::Config { segment_bytes_max: SEGMENT_BYTES, ..program.default_config() };
+fn component(
+    dir: &Path,
+    (name, program): (&'static str, &Program),
+    level: Level,
+    checksum: ChecksumKind,
+) -> Rival<'static> {
+    let config = types::Config {
+        segment_bytes_max: SEGMENT_BYTES,
+        checksum: match checksum {
+            ChecksumKind::Crc32c => types::Checksum::Crc32c,
+            ChecksumKind::Xxh3 => types::Checksum::Xxh3,
+        },
+        ..program.default_config()
+    };
     let level = match level {
         Level::Buffered => types::Level::Buffered,
         Level::Os => types::Level::Os,
@@ -70,13 +84,14 @@ fn component(dir: &Path, program: &Program, name: &'static str, level: Level) ->
     Rival { name, append, rounds: Vec::new() }
 }
 
-fn measure(folder: &Path, programs: &[Program; 2], level: Level) {
+fn measure(folder: &Path, programs: &[Program; 2], level: Level, checksum: ChecksumKind) {
+    let [plain, simd] = programs;
     let temp = tempfile::tempdir_in(folder).expect("a folder to write in");
     let dir = |name: &str| temp.path().join(name);
     let mut rivals = [
-        native(&dir("native"), level),
-        component(&dir("component"), &programs[0], "component", level),
-        component(&dir("simd"), &programs[1], "component, SIMD", level),
+        native(&dir("native"), level, checksum),
+        component(&dir("component"), ("component", plain), level, checksum),
+        component(&dir("simd"), ("component, SIMD", simd), level, checksum),
     ];
     let value: Vec<u8> = (0..VALUE_BYTES).map(|at| u8::try_from(at % 251).unwrap_or(0)).collect();
     let keys: Vec<[u8; 16]> = (0..u128::from(RECORDS)).map(u128::to_be_bytes).collect();
@@ -90,7 +105,7 @@ fn measure(folder: &Path, programs: &[Program; 2], level: Level) {
             rival.rounds.push(start.elapsed());
         }
     }
-    println!("{level:?}: batches of {RECORDS} records of 1 KiB, {} rounds", ROUNDS - 1);
+    println!("{level:?}, {checksum:?}: batches of {RECORDS} x 1 KiB, {} rounds", ROUNDS - 1);
     let median = |rounds: &[Duration]| {
         let mut rounds = rounds[1..].to_vec();
         rounds.sort_unstable();
