@@ -82,3 +82,32 @@ fn the_readme_loads_the_component_as_the_example_does() {
     let readme = include_str!("../../../../README.md");
     assert!(readme.contains(shown), "the README lacks:\n{shown}");
 }
+
+/// Both builds write what the native log reads, with either checksum.
+#[test]
+fn both_builds_write_logs_that_the_native_one_reads() {
+    use seawall_wasmtime::{Limits, Program, Record, Wal, types};
+    for name in ["seawall.wasm", "seawall-simd.wasm"] {
+        let program = Program::compile(&component(name), &Limits::default()).unwrap();
+        for checksum in [types::Checksum::Crc32c, types::Checksum::Xxh3] {
+            let temp = tempfile::tempdir().unwrap();
+            let config = types::Config {
+                checksum,
+                compression: types::Compression::Lz4,
+                ..program.default_config()
+            };
+            let (wal, _) = Wal::open(&program, temp.path(), config).wait().unwrap();
+            let values: Vec<Vec<u8>> = (0..200).map(|bytes| vec![7; bytes * 13]).collect();
+            let records: Vec<_> = values.iter().map(|value| Record::put(b"key", value)).collect();
+            wal.append_batch(&records).wait().unwrap();
+            wal.close().wait().unwrap();
+            drop(wal);
+            let config = seawall::WalConfig::in_dir(temp.path());
+            let (native, info) = seawall::blocking::Wal::open(config).unwrap();
+            assert!(!info.corruption_detected, "{name}, {checksum:?}");
+            let read = seawall_tests::records::read_all(&native);
+            let read: Vec<Vec<u8>> = read.iter().map(|entry| entry.value.to_vec()).collect();
+            assert_eq!(read, values, "{name}, {checksum:?}");
+        }
+    }
+}
