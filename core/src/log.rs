@@ -105,6 +105,8 @@ struct Open {
     frames_end: u64,
     written: Mark,
     synced: Mark,
+    /// Up to here its blocks have been written, if only with zeros.
+    padded: u64,
     is_syncing: bool,
     allocation: Step,
     trim: Step,
@@ -127,6 +129,10 @@ enum Step {
     Running,
     Done,
 }
+
+/// A buffer that came back keeps this much memory at least: a user who appends batches of 1 MiB has
+/// no new memory taken for each, and one of 64 MiB is not held on to.
+const KEEP_BYTES_MIN: u64 = 4 << 20;
 
 /// What a command that is on its way is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -242,7 +248,8 @@ impl<B: Buffer> Log<B> {
             _ => Position::default(),
         };
         let mark = Watermark { lsn: beginning.last_lsn, end: last_end };
-        let keep_bytes = usize::try_from(config.batch_bytes).unwrap_or(usize::MAX);
+        let keep_bytes = config.batch_bytes.max(KEEP_BYTES_MIN);
+        let keep_bytes = usize::try_from(keep_bytes).unwrap_or(usize::MAX);
         let mut log = Self {
             id: manifest.log,
             salts: Salts(seed),
@@ -691,6 +698,7 @@ impl Open {
             frames_end: end,
             written: mark,
             synced: mark,
+            padded: 0,
             is_syncing: false,
             allocation: if is_allocated { Step::Done } else { Step::Due },
             trim: Step::Due,

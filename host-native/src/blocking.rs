@@ -14,7 +14,7 @@
 //! # Ok::<(), seawall::Error>(())
 //! ```
 
-use crate::commit::{Admitted, Ask, Engine, Handle, Wait};
+use crate::commit::{Ask, Engine, Handle};
 use crate::config::WalConfig;
 use crate::dir::Dir;
 use crate::error::Error;
@@ -124,17 +124,7 @@ impl Wal {
         records: &[Record<'_>],
         level: Level,
     ) -> Result<Appended, Error> {
-        loop {
-            let admitted =
-                prepare(self.config(), records, |entries| self.engine().append(entries, level))?;
-            match admitted {
-                Admitted::Taken(appended, wait) => {
-                    wait.map_or(Ok(()), Wait::block)?;
-                    return Ok(appended);
-                }
-                Admitted::Later(wait) => wait.block()?,
-            }
-        }
+        prepare(self.config(), records, |entries| self.engine().append_and_block(entries, level))
     }
 
     /// Returns when the kernel has everything appended before.
@@ -142,7 +132,7 @@ impl Wal {
     /// # Errors
     /// When the log is poisoned, or the disk is full and what was buffered has been undone.
     pub fn flush(&self) -> Result<(), Error> {
-        self.engine().flush(Level::Os)?.block()
+        self.engine().flush_and_block(Level::Os)
     }
 
     /// Returns when everything appended before is durable.
@@ -150,7 +140,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::flush`].
     pub fn sync(&self) -> Result<(), Error> {
-        self.engine().flush(Level::Disk)?.block()
+        self.engine().flush_and_block(Level::Disk)
     }
 
     /// Returns when the record `lsn` and all before it are durable.
@@ -183,7 +173,7 @@ impl Wal {
             Visibility::Durable => Level::Disk,
             Visibility::Written => Level::Os,
         };
-        match self.engine().flush(level).and_then(Wait::block) {
+        match self.engine().flush_and_block(level) {
             // What was durable before can still be read.
             Ok(()) | Err(Error::Poisoned(_) | Error::Closed) => {}
             Err(error) => return Err(error),

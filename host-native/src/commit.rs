@@ -7,27 +7,33 @@
 //! **Who leads.** Whoever waits with a thread of its own and finds a command due runs it, the lock
 //! released, so that one writer alone pays for no switch of threads. While it runs, others append,
 //! and the next command carries all of them: that is group commit. Who is done and leaves work
-//! behind wakes the next who waits.
+//! behind hands it over.
 //!
-//! **Who waits.** Each waiter has a slot and stands in a queue by LSN. A completion takes from the
-//! front of the queue those whom it satisfies and wakes only them. A waiter that goes away, since
-//! its future was dropped, leaves a slot of an older generation behind, which is passed over; its
-//! record stays in the log.
+//! **Who waits.** Each waiter has a [slot](crate::wait) and stands in a queue by LSN. A completion
+//! takes from the front of the queue those whom it satisfies and wakes only them. A waiter that
+//! goes away, since its future was dropped, is passed over; its record stays in the log.
 //!
-//! **The I/O thread** does what nobody waits for: the next segment, trimming, deletion, syncs by
-//! deadline; and what tasks wait for, so that no worker of a runtime is ever blocked.
+//! **Two threads of the log's own.** One makes the commits that no thread of the user's leads:
+//! those that tasks wait for, so that no worker of a runtime is ever blocked, and those that fall
+//! due. The other does the upkeep: the next segment, trimming, deletion. So no commit waits while a
+//! segment is made.
 
 use crate::config::{Injected, WalConfig};
 use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
 use crate::execute::Executor;
+use crate::gather::Gather;
 use crate::meter::Event;
 use crate::reader::Source;
+use crate::sync::{
+    AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
+};
+use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
 use crate::{RecoveryInfo, SegmentStat, Stats};
 use seawall_core::command::{Command, Done, Lane, Operation};
 use seawall_core::config::Level;
 use seawall_core::cursor::Start;
-use seawall_core::error::{AppendError, RequestError};
+use seawall_core::error::AppendError;
 use seawall_core::event::Event as CoreEvent;
 use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time, Watermark};
 use seawall_core::log::{Appended, Log, RolledBack, SegmentInfo};
@@ -37,10 +43,7 @@ use seawall_core::wire::name::FileId;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::task::Waker;
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 type Memory = Vec<u8>;
@@ -48,27 +51,44 @@ type Memory = Vec<u8>;
 /// Files of so many of the newest segments stay open for writing; more than are ever written to.
 const HANDLES_KEPT: u64 = 4;
 
-/// An open log and its I/O thread, which ends when this is dropped.
+/// An open log and its threads, which end when this is dropped.
 pub(crate) struct Handle {
     engine: Arc<Engine>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Handle {
+    fn new(engine: Arc<Engine>) -> Result<Self, Error> {
+        let handle = Self { engine, threads: Mutex::new(Vec::new()) };
+        for worker in [Worker::Commits, Worker::Upkeep] {
+            let engine = handle.engine.clone();
+            let thread = thread::Builder::new()
+                .name(worker.name().to_owned())
+                .spawn(move || engine.work(worker))
+                .map_err(Error::io("start a thread of the log"))?;
+            handle.engine.lock().at_work += 1;
+            handle.threads().push(thread);
+        }
+        Ok(handle)
+    }
+
     pub(crate) fn engine(&self) -> &Arc<Engine> {
         &self.engine
     }
-}
 
-impl Handle {
-    /// Waits until the I/O thread has ended.
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the log's threads have ended.
     pub(crate) fn join(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            // It panicked, and has told so on standard error. The lock is free all the same.
-            self.engine.lock().writer_lock = None;
+        for thread in self.threads().drain(..) {
+            // A task's waker, called by such a thread, may have held the last of the log.
+            let is_this = thread.thread().id() == thread::current().id();
+            if !is_this && thread.join().is_err() {
+                // It panicked, and has told so on standard error.
+                self.engine.leave(self.engine.lock());
+            }
         }
     }
 }
@@ -80,6 +100,22 @@ impl Drop for Handle {
     }
 }
 
+/// A thread of the log's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worker {
+    Commits,
+    Upkeep,
+}
+
+impl Worker {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Commits => "seawall-commits",
+            Self::Upkeep => "seawall-upkeep",
+        }
+    }
+}
+
 /// One log in this process.
 pub(crate) struct Engine {
     pub(crate) config: WalConfig,
@@ -87,18 +123,25 @@ pub(crate) struct Engine {
     clock: Clock,
     id: LogId,
     state: Mutex<State>,
-    io: Condvar,
+    commits: Condvar,
+    upkeep: Condvar,
     /// Changes when segments go or are cut, so that readers look again.
     epoch: AtomicU64,
-    /// Up to here records are durable, for readers.
+    gates: Gates,
+    /// How far records are written and durable, and how often a full disk has undone some: for
+    /// those who do not take the lock. They change under it.
+    written: AtomicU64,
     durable: AtomicU64,
+    rollbacks: AtomicU64,
 }
 
 struct State {
     log: Log<Memory>,
-    /// Commands for the I/O thread.
+    /// Commands for the upkeep.
     background: VecDeque<Command<Memory>>,
     slots: Slots,
+    turns: Turns,
+    gather: Gather,
     written: VecDeque<(Lsn, SlotId)>,
     durable: VecDeque<(Lsn, SlotId)>,
     /// Those who wait for anything at all to go on.
@@ -106,17 +149,18 @@ struct State {
     /// Readers who wait for more to be durable.
     followers: Vec<SlotId>,
     request: Option<SlotId>,
-    io_sleeps: IoSleep,
+    commits_sleep: Sleep,
+    /// How many of the log's own threads have not ended.
+    at_work: u32,
     stops: bool,
-    has_stopped: bool,
     writer_lock: Option<WriterLock>,
     segments_version: u64,
     counters: Counters,
 }
 
-/// What the I/O thread is doing.
+/// What the thread for commits is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum IoSleep {
+enum Sleep {
     Awake,
     /// Asleep, and wakes by itself at this time.
     Until(Time),
@@ -131,100 +175,6 @@ struct Counters {
     writes: u64,
     syncs: u64,
     sync_time: Duration,
-}
-
-/// How a wait ended.
-#[derive(Clone, Copy, Debug)]
-enum Outcome {
-    Reached,
-    Append(AppendError),
-    Request(RequestError),
-}
-
-impl Outcome {
-    fn into_result(self) -> Result<(), Error> {
-        let error = match self {
-            Self::Reached => return Ok(()),
-            Self::Append(error) => Error::from_append(error),
-            Self::Request(error) => Error::from_request(error),
-        };
-        error.map_or(Ok(()), Err)
-    }
-}
-
-/// Who is to be woken, and how.
-#[derive(Debug)]
-enum Wake {
-    Nobody,
-    Thread(Thread),
-    Task(Waker),
-}
-
-impl Wake {
-    fn wake(self) {
-        match self {
-            Self::Nobody => {}
-            Self::Thread(thread) => thread.unpark(),
-            Self::Task(waker) => waker.wake(),
-        }
-    }
-}
-
-/// A waiter's place.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct SlotId {
-    index: usize,
-    generation: u64,
-}
-
-#[derive(Debug)]
-struct Slot {
-    generation: u64,
-    wake: Wake,
-    outcome: Option<Outcome>,
-}
-
-#[derive(Debug, Default)]
-struct Slots {
-    all: Vec<Slot>,
-    free: Vec<usize>,
-}
-
-impl Slots {
-    fn take(&mut self) -> SlotId {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.all.push(Slot { generation: 0, wake: Wake::Nobody, outcome: None });
-            self.all.len() - 1
-        });
-        SlotId { index, generation: self.all[index].generation }
-    }
-
-    fn get(&mut self, id: SlotId) -> Option<&mut Slot> {
-        self.all.get_mut(id.index).filter(|slot| slot.generation == id.generation)
-    }
-
-    /// The outcome, if there is one; the slot is free then.
-    fn outcome(&mut self, id: SlotId) -> Option<Outcome> {
-        let outcome = self.get(id)?.outcome?;
-        self.release(id);
-        Some(outcome)
-    }
-
-    fn release(&mut self, id: SlotId) {
-        if let Some(slot) = self.get(id) {
-            slot.generation += 1;
-            slot.wake = Wake::Nobody;
-            slot.outcome = None;
-            self.free.push(id.index);
-        }
-    }
-
-    fn finish(&mut self, id: SlotId, outcome: Outcome, wakes: &mut Vec<Wake>) {
-        if let Some(slot) = self.get(id) {
-            slot.outcome = Some(outcome);
-            wakes.push(std::mem::replace(&mut slot.wake, Wake::Nobody));
-        }
-    }
 }
 
 /// The time of day.
@@ -266,19 +216,22 @@ fn random() -> u64 {
 /// What is to be told once the lock is released.
 #[derive(Default)]
 pub(crate) struct Aftermath {
-    wakes: Vec<Wake>,
+    wakes: Wakes,
     events: Vec<(CoreEvent, Duration)>,
 }
 
 /// A wait that a task or a thread goes through.
 pub(crate) struct Wait {
     engine: Arc<Engine>,
-    slot: SlotId,
+    /// `None` once it has ended.
+    slot: Option<SlotId>,
 }
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        self.engine.lock().slots.release(self.slot);
+        if let Some(slot) = self.slot {
+            self.engine.lock().slots.release(slot);
+        }
     }
 }
 
@@ -286,33 +239,42 @@ impl Future for Wait {
     type Output = Result<(), Error>;
 
     fn poll(
-        self: std::pin::Pin<&mut Self>,
+        mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
+        let Some(slot) = self.slot else { return std::task::Poll::Ready(Ok(())) };
         let mut state = self.engine.lock();
-        if let Some(outcome) = state.slots.outcome(self.slot) {
+        if let Some(outcome) = state.slots.outcome(slot) {
+            drop(state);
+            self.slot = None;
             return std::task::Poll::Ready(outcome.into_result());
         }
-        if let Some(slot) = state.slots.get(self.slot) {
-            match &slot.wake {
-                Wake::Task(waker) if waker.will_wake(context.waker()) => {}
-                _ => slot.wake = Wake::Task(context.waker().clone()),
-            }
-        }
+        state.slots.wake_task(slot, context.waker());
         std::task::Poll::Pending
     }
 }
 
 impl Wait {
     /// Waits on this thread, and leads where there is something to lead.
-    pub(crate) fn block(self) -> Result<(), Error> {
-        self.engine.clone().block_on(self.slot, None).unwrap_or(Ok(()))
+    pub(crate) fn block(mut self) -> Result<(), Error> {
+        let Some(slot) = self.slot.take() else { return Ok(()) };
+        self.engine.block_on(self.engine.lock(), slot, None, None).unwrap_or(Ok(()))
     }
 
     /// Waits on this thread for so long at most; `None`: it was too long.
     pub(crate) fn block_for(self, timeout: Duration) -> Option<Result<(), Error>> {
-        self.engine.clone().block_on(self.slot, Some(Instant::now() + timeout))
+        let Some(slot) = self.slot else { return Some(Ok(())) };
+        // A timeout that no clock reaches is none.
+        let deadline = Instant::now().checked_add(timeout);
+        self.engine.block_on(self.engine.lock(), slot, None, deadline)
     }
+}
+
+/// What a thread waits for at a gate.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    level: Level,
+    lsn: Lsn,
 }
 
 /// What an append came to.
@@ -321,6 +283,11 @@ pub(crate) enum Admitted {
     Taken(Appended, Option<Wait>),
     /// There is no room at the moment: wait and try again.
     Later(Wait),
+}
+
+enum Admission {
+    Taken(Appended, Option<SlotId>),
+    Later(SlotId),
 }
 
 /// A request that ends a part of the log.
@@ -332,7 +299,7 @@ pub(crate) enum Ask {
 }
 
 impl Engine {
-    /// Opens a log: locks the folder, recovers, and starts the I/O thread.
+    /// Opens a log: locks the folder, recovers, and starts the log's threads.
     pub(crate) fn open(dir: Dir, config: WalConfig) -> Result<(Handle, RecoveryInfo), Error> {
         let started = Instant::now();
         let recovery = open_recovery(&config, Mode::Open)?;
@@ -341,19 +308,22 @@ impl Engine {
             return Err(Error::Locked { dir: config.dir });
         };
         let clock = Clock::of(&config);
-        let executor = Executor::new(dir, false, config.interpose.clone());
+        let executor = Executor::new(dir, false, &config);
         let (log, report) = recover(&executor, recovery, &config)?;
-        let (id, epoch) = (log.id(), AtomicU64::new(0));
-        let durable = AtomicU64::new(log.durable().lsn.get());
-        let state = Mutex::new(State::new(log, writer_lock));
-        let io = Condvar::new();
-        let engine = Arc::new(Self { config, executor, clock, id, state, io, epoch, durable });
-        let for_thread = engine.clone();
-        let thread = thread::Builder::new()
-            .name("seawall-io".to_owned())
-            .spawn(move || for_thread.run_io())
-            .map_err(Error::io("start the I/O thread"))?;
-        let handle = Handle { engine, thread: Mutex::new(Some(thread)) };
+        let handle = Handle::new(Arc::new(Self {
+            id: log.id(),
+            gates: Gates::default(),
+            written: AtomicU64::new(log.written().lsn.get()),
+            durable: AtomicU64::new(log.durable().lsn.get()),
+            rollbacks: AtomicU64::new(0),
+            epoch: AtomicU64::new(0),
+            state: Mutex::new(State::new(log, writer_lock)),
+            commits: Condvar::new(),
+            upkeep: Condvar::new(),
+            config,
+            executor,
+            clock,
+        }))?;
         let mut info = RecoveryInfo::from(report);
         info.last_valid_position = handle.engine.last_record_position()?;
         handle.engine.tell_opened(&info, started.elapsed());
@@ -377,41 +347,79 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an append into the log.
+    /// Takes an append into the log, for whoever does not wait with a thread.
     pub(crate) fn append(
         self: &Arc<Self>,
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Admitted, Error> {
         let mut state = self.lock();
+        let admitted = match self.admit(&mut state, entries, level)? {
+            Admission::Taken(appended, slot) => {
+                Admitted::Taken(appended, slot.map(|slot| self.wait(slot)))
+            }
+            Admission::Later(slot) => Admitted::Later(self.wait(slot)),
+        };
+        self.leave_work(state);
+        Ok(admitted)
+    }
+
+    /// Appends, and waits on this thread until the records have reached `level`.
+    pub(crate) fn append_and_block(
+        &self,
+        entries: &[Entry<'_>],
+        level: Level,
+    ) -> Result<Appended, Error> {
+        loop {
+            let mut state = self.lock();
+            match self.admit(&mut state, entries, level)? {
+                Admission::Taken(appended, None) => {
+                    self.leave_work(state);
+                    return Ok(appended);
+                }
+                Admission::Taken(appended, Some(slot)) => {
+                    let goal = Some(Goal { level, lsn: appended.last });
+                    self.block_on(state, slot, goal, None).unwrap_or(Ok(()))?;
+                    return Ok(appended);
+                }
+                Admission::Later(slot) => {
+                    self.block_on(state, slot, None, None).unwrap_or(Ok(()))?;
+                }
+            }
+        }
+    }
+
+    fn admit(
+        &self,
+        state: &mut State,
+        entries: &[Entry<'_>],
+        level: Level,
+    ) -> Result<Admission, Error> {
         state.log.tick(self.clock.now());
         let result = match entries {
             [entry] => state.log.append(entry, level),
             entries => state.log.append_batch(entries, level),
         };
-        let admitted = match result {
+        match result {
             Ok(appended) => {
                 state.count(&appended, entries);
                 let slot = (level != Level::Buffered).then(|| state.register(level, appended.last));
-                Admitted::Taken(appended, slot.map(|slot| self.wait(slot)))
+                Ok(Admission::Taken(appended, slot))
             }
-            Err(error) => match Error::from_append(error) {
-                Some(error) => return Err(error),
-                None => {
-                    let slot = state.slots.take();
-                    state.busy.push(slot);
-                    Admitted::Later(self.wait(slot))
-                }
-            },
-        };
-        let aftermath = self.after_change(&mut state, Duration::ZERO);
+            Err(error) => state.later(Error::from_append(error)).map(Admission::Later),
+        }
+    }
+
+    /// Sees to what a change has brought about, where this thread does not go on itself.
+    fn leave_work(&self, mut state: MutexGuard<'_, State>) {
+        let mut aftermath = self.after_change(&mut state, Duration::ZERO);
+        self.hand_over(&mut state, &mut aftermath.wakes);
         drop(state);
         self.tell(aftermath);
-        Ok(admitted)
     }
 
     fn wait(self: &Arc<Self>, slot: SlotId) -> Wait {
-        Wait { engine: self.clone(), slot }
+        Wait { engine: self.clone(), slot: Some(slot) }
     }
 
     /// Wants everything appended so far to reach a level.
@@ -419,38 +427,46 @@ impl Engine {
         let mut state = self.lock();
         let lsn = state.log.flush(level).map_err(refused)?;
         let slot = state.register(level, lsn);
-        let aftermath = self.after_change(&mut state, Duration::ZERO);
-        drop(state);
-        self.tell(aftermath);
+        self.leave_work(state);
         Ok(self.wait(slot))
+    }
+
+    /// As [`Engine::flush`], and waits on this thread.
+    pub(crate) fn flush_and_block(&self, level: Level) -> Result<(), Error> {
+        let mut state = self.lock();
+        let lsn = state.log.flush(level).map_err(refused)?;
+        let slot = state.register(level, lsn);
+        let goal = Some(Goal { level, lsn });
+        self.block_on(state, slot, goal, None).unwrap_or(Ok(()))
     }
 
     /// Waits until a record is durable, and sees to it that it becomes so.
     pub(crate) fn wait_durable(self: &Arc<Self>, lsn: Lsn) -> Result<Wait, Error> {
-        let last = self.lock().log.appended().lsn;
+        let mut state = self.lock();
+        let last = state.log.appended().lsn;
         if lsn > last {
             return Err(Error::BeyondEnd { lsn, last });
         }
-        self.flush(Level::Disk)
+        if let Some(error) = state.end() {
+            return Err(refused(error));
+        }
+        if state.log.durable().lsn < lsn {
+            state.log.flush(Level::Disk).map_err(refused)?;
+        }
+        let slot = state.register(Level::Disk, lsn);
+        self.leave_work(state);
+        Ok(self.wait(slot))
     }
 
     /// Ends the active segment. `Some`: wait and try again.
     pub(crate) fn rotate(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
         let mut state = self.lock();
         state.log.tick(self.clock.now());
-        let later = match state.log.rotate().map_err(Error::from_append) {
+        let later = match state.log.rotate() {
             Ok(()) => None,
-            Err(Some(error)) => return Err(error),
-            Err(None) => {
-                let slot = state.slots.take();
-                state.busy.push(slot);
-                Some(self.wait(slot))
-            }
+            Err(error) => Some(self.wait(state.later(Error::from_append(error))?)),
         };
-        let aftermath = self.after_change(&mut state, Duration::ZERO);
-        self.wake_io(&mut state);
-        drop(state);
-        self.tell(aftermath);
+        self.leave_work(state);
         Ok(later)
     }
 
@@ -482,17 +498,8 @@ impl Engine {
                 return Err(error);
             }
         };
-        let aftermath = self.after_change(&mut state, Duration::ZERO);
-        self.wake_io(&mut state);
-        drop(state);
-        self.tell(aftermath);
+        self.leave_work(state);
         Ok(wait)
-    }
-
-    /// Lets the I/O thread run what is due: a task waits for it.
-    pub(crate) fn hand_to_io(&self) {
-        let mut state = self.lock();
-        self.wake_io(&mut state);
     }
 
     /// Waits for more to be durable than `lsn`. `None`: it is so already, or no more will be.
@@ -506,42 +513,90 @@ impl Engine {
         Some(self.wait(slot))
     }
 
-    /// Parks this thread until the slot has its outcome, and leads meanwhile where there is work.
-    fn block_on(&self, slot: SlotId, deadline: Option<Instant>) -> Option<Result<(), Error>> {
-        let mut state = self.lock();
+    /// Waits on this thread until the slot has its outcome, which frees it, and leads meanwhile
+    /// where there is work. `None`: the deadline has come first, and the slot is still taken.
+    fn block_on<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        slot: SlotId,
+        goal: Option<Goal>,
+        deadline: Option<Instant>,
+    ) -> Option<Result<(), Error>> {
         loop {
             if let Some(outcome) = state.slots.outcome(slot) {
-                self.hand_over(&mut state);
+                let mut wakes = Wakes::default();
+                self.hand_over(&mut state, &mut wakes);
+                drop(state);
+                wakes.wake(&self.gates);
                 return Some(outcome.into_result());
             }
-            if let Some(command) = state.log.poll_lane(Lane::Commit) {
+            if let Some(command) = state.next_commit() {
                 drop(state);
                 state = self.run(command);
                 continue;
             }
-            if let Some(slot) = state.slots.get(slot) {
-                slot.wake = Wake::Thread(thread::current());
+            let aftermath = self.after_change(&mut state, Duration::ZERO);
+            if !aftermath.is_empty() {
+                // Who is told may be code of the user's, which may append in its turn.
+                drop(state);
+                self.tell(aftermath);
+                state = self.lock();
+                continue;
             }
-            drop(state);
-            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
-                None => thread::park(),
-                Some(left) if left.is_zero() => return None,
-                Some(left) => thread::park_timeout(left),
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return None;
+            }
+            let watch = if state.holds_back() { state.gather.watch() } else { None };
+            if let Some(watch) = watch {
+                if let Some(parker) = state.slots.wake_thread(slot) {
+                    drop(state);
+                    let is_told = parker.park(Instant::now().checked_add(watch.patience));
+                    state = self.lock();
+                    state.gather.unwatch(watch, !is_told);
+                }
+                continue;
+            }
+            if let Some(goal) = goal {
+                let gate = state.turns.gate(goal.level);
+                if !state.slots.wake_at(slot, gate) {
+                    continue;
+                }
+                let gate = self.gates.gate(gate);
+                let (turn, rollbacks) = (gate.turn(), self.rollbacks());
+                drop(state);
+                gate.sleep(turn);
+                if self.has_reached(goal) && self.rollbacks() == rollbacks {
+                    return Some(Ok(()));
+                }
+            } else {
+                let Some(parker) = state.slots.wake_thread(slot) else { continue };
+                drop(state);
+                parker.park(deadline);
             }
             state = self.lock();
         }
     }
 
+    fn has_reached(&self, Goal { level, lsn }: Goal) -> bool {
+        let watermark = if level == Level::Disk { &self.durable } else { &self.written };
+        watermark.load(Ordering::Acquire) >= lsn.get()
+    }
+
+    /// After any of them an LSN may stand for another record.
+    fn rollbacks(&self) -> u64 {
+        self.rollbacks.load(Ordering::Acquire)
+    }
+
     /// Runs a command without the lock, and completes it.
     fn run(&self, command: Command<Memory>) -> MutexGuard<'_, State> {
-        let started = Instant::now();
         let operation = command.operation();
         let syncs = match &command {
             Command::Write(write) => write.sync,
             _ => operation == Operation::Sync,
         };
+        let started = syncs.then(Instant::now);
         let done = self.executor.execute(command);
-        let duration = started.elapsed();
+        let duration = started.map(|started| started.elapsed()).unwrap_or_default();
         let mut state = self.lock();
         state.counters.writes += u64::from(operation == Operation::Write);
         if syncs {
@@ -558,28 +613,41 @@ impl Engine {
     }
 
     fn complete(&self, state: &mut State, done: Done<Memory>, took: Duration) -> Aftermath {
+        let waited = state.durable.len();
         let rolled_back = state.log.complete(done);
-        state.log.tick(self.clock.now());
-        let mut wakes = Vec::new();
+        if !took.is_zero() {
+            state.log.tick(self.clock.now());
+        }
+        let mut aftermath = Aftermath::default();
         if let Some(rolled_back) = rolled_back {
-            state.roll_back(rolled_back, &mut wakes);
+            self.rollbacks.fetch_add(1, Ordering::AcqRel);
+            state.roll_back(rolled_back, &mut aftermath.wakes);
         }
-        for slot in std::mem::take(&mut state.busy) {
-            state.slots.finish(slot, Outcome::Reached, &mut wakes);
+        for slot in state.busy.drain(..) {
+            state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
         }
-        let mut aftermath = self.after_change(state, took);
-        aftermath.wakes.append(&mut wakes);
+        self.see_to_change(state, took, &mut aftermath);
+        if !took.is_zero() {
+            let waiting = state.durable.len();
+            state.gather.served(waited.saturating_sub(waiting), waiting, took);
+        }
         aftermath
     }
 
     /// What follows from any change: who is satisfied, what there is to tell, what is due.
     fn after_change(&self, state: &mut State, took: Duration) -> Aftermath {
         let mut aftermath = Aftermath::default();
+        self.see_to_change(state, took, &mut aftermath);
+        aftermath
+    }
+
+    fn see_to_change(&self, state: &mut State, took: Duration, aftermath: &mut Aftermath) {
         // Before anybody is told: asking for commands may end a request that needs none.
         while let Some(command) = state.log.poll_lane(Lane::Background) {
             state.background.push_back(command);
         }
         state.settle(&mut aftermath.wakes);
+        self.written.store(state.log.written().lsn.get(), Ordering::Release);
         let durable = state.log.durable().lsn.get();
         if self.durable.swap(durable, Ordering::Release) != durable || state.is_over() {
             for slot in std::mem::take(&mut state.followers) {
@@ -600,45 +668,43 @@ impl Engine {
                 aftermath.events.push((event, took));
             }
         }
-        let is_full = state.log.is_commit_due() && state.nobody_can_lead();
-        let is_late = match (state.io_sleeps, state.log.next_deadline()) {
-            (IoSleep::Until(until), Some(deadline)) => deadline < until,
-            (IoSleep::UntilWoken, Some(_)) => true,
+        let is_late = match (state.commits_sleep, state.log.next_deadline()) {
+            (Sleep::Until(until), Some(deadline)) => deadline < until,
+            (Sleep::UntilWoken, Some(_)) => true,
             _ => false,
         };
-        if !state.background.is_empty() || is_full || is_late {
-            self.wake_io(state);
+        if is_late || state.log.is_closed() {
+            self.wake_commits(state);
         }
-        aftermath
+        if !state.background.is_empty() || state.log.is_closed() {
+            self.upkeep.notify_one();
+        }
     }
 
-    /// Whoever waits next and can lead is woken, if something is left to do.
-    fn hand_over(&self, state: &mut State) {
-        if !state.log.is_commit_due() {
+    /// If a commit is due, somebody else is to make it: the only thread that waits, which is spared
+    /// a second switch so, or else the log's own, which goes on for as long as there are more.
+    fn hand_over(&self, state: &mut State, wakes: &mut Wakes) {
+        if !state.log.is_commit_due() || (state.holds_back() && state.gather.is_watched()) {
             return;
         }
-        let waiting = state.durable.iter().chain(&state.written).copied();
-        for (_, id) in waiting.collect::<Vec<_>>() {
-            if let Some(slot) = state.slots.get(id)
-                && let Wake::Thread(thread) = &slot.wake
-            {
-                return thread.unpark();
-            }
+        let mut waiting = state.durable.iter().chain(&state.written);
+        if let (Some((_, slot)), None) = (waiting.next(), waiting.next())
+            && state.slots.has_lead(*slot, wakes)
+        {
+            return;
         }
-        self.wake_io(state);
+        self.wake_commits(state);
     }
 
-    fn wake_io(&self, state: &mut State) {
-        let sleeps = std::mem::replace(&mut state.io_sleeps, IoSleep::Awake);
-        if sleeps != IoSleep::Awake {
-            self.io.notify_one();
+    fn wake_commits(&self, state: &mut State) {
+        let sleep = std::mem::replace(&mut state.commits_sleep, Sleep::Awake);
+        if sleep != Sleep::Awake {
+            self.commits.notify_one();
         }
     }
 
     fn tell(&self, aftermath: Aftermath) {
-        for wake in aftermath.wakes {
-            wake.wake();
-        }
+        aftermath.wakes.wake(&self.gates);
         let Some(meter) = &self.config.meter else { return };
         for (event, duration) in aftermath.events {
             meter.event(&match event {
@@ -658,8 +724,15 @@ impl Engine {
         }
     }
 
-    /// The I/O thread.
-    fn run_io(&self) {
+    /// What a thread of the log's own does.
+    fn work(&self, worker: Worker) {
+        self.leave(match worker {
+            Worker::Commits => self.make_commits(),
+            Worker::Upkeep => self.do_upkeep(),
+        });
+    }
+
+    fn make_commits(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
             state.log.tick(self.clock.now());
@@ -669,39 +742,77 @@ impl Engine {
                 self.tell(aftermath);
                 state = self.lock();
             }
-            let next = state.background.pop_front();
-            if let Some(command) = next.or_else(|| state.log.poll_lane(Lane::Commit)) {
+            if let Some(command) = state.next_commit() {
                 drop(state);
                 state = self.run(command);
                 continue;
             }
-            if state.log.is_closed() || (state.stops && !state.has_unfinished_writes()) {
-                break;
+            if state.log.is_closed() || state.stops {
+                return state;
             }
-            let deadline = state.log.next_deadline();
-            state.io_sleeps = deadline.map_or(IoSleep::UntilWoken, IoSleep::Until);
-            let left = deadline.map(|deadline| {
-                let now = self.clock.now().as_micros();
-                Duration::from_micros(deadline.as_micros().saturating_sub(now))
-            });
-            state = match left {
-                None => self.io.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(left) => {
-                    let waited = self.io.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+            let watch = if state.holds_back() { state.gather.watch() } else { None };
+            let now = self.clock.now();
+            let deadline = match watch {
+                Some(watch) => Some(now.plus(watch.patience)),
+                None => state.log.next_deadline(),
+            };
+            state.commits_sleep = deadline.map_or(Sleep::UntilWoken, Sleep::Until);
+            state = match deadline {
+                None => self.commits.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.as_micros().saturating_sub(now.as_micros());
+                    let left = Duration::from_micros(left);
+                    let (mut state, is_over) =
+                        wait_timeout(&self.commits, &self.state, state, left);
+                    if let Some(watch) = watch {
+                        state.gather.unwatch(watch, is_over);
+                    }
+                    state
                 }
             };
-            state.io_sleeps = IoSleep::Awake;
+            state.commits_sleep = Sleep::Awake;
         }
-        state.has_stopped = true;
+    }
+
+    fn do_upkeep(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        loop {
+            let aftermath = self.after_change(&mut state, Duration::ZERO);
+            if !aftermath.is_empty() {
+                drop(state);
+                self.tell(aftermath);
+                state = self.lock();
+            }
+            if let Some(command) = state.background.pop_front() {
+                drop(state);
+                self.leave_work(self.run(command));
+                state = self.lock();
+                continue;
+            }
+            // The last commits may leave something to do.
+            if state.log.is_closed() || (state.stops && state.at_work == 1) {
+                return state;
+            }
+            state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// A thread of the log's own has ended. Nothing more happens once all have, and the lock is
+    /// free then.
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
+        state.at_work = state.at_work.saturating_sub(1);
+        self.upkeep.notify_one();
+        if state.at_work > 0 {
+            return;
+        }
         state.writer_lock = None;
         let aftermath = self.after_change(&mut state, Duration::ZERO);
         drop(state);
         self.tell(aftermath);
     }
 
-    /// Lets the I/O thread end, once it has written what it has, and made it durable where the
-    /// policy promises that.
+    /// Lets the log's threads end, once they have written what there is, and made it durable where
+    /// the policy promises that.
     fn stop(&self) {
         let mut state = self.lock();
         state.stops = true;
@@ -711,8 +822,8 @@ impl Engine {
         };
         // A poisoned log has nothing left to write.
         state.log.flush(level).ok();
-        state.io_sleeps = IoSleep::Awake;
-        self.io.notify_one();
+        self.wake_commits(&mut state);
+        self.upkeep.notify_one();
     }
 
     /// The epoch: see the field.
@@ -848,14 +959,16 @@ impl State {
             log,
             background: VecDeque::new(),
             slots: Slots::default(),
+            turns: Turns::default(),
+            gather: Gather::default(),
             written: VecDeque::new(),
             durable: VecDeque::new(),
             busy: Vec::new(),
             followers: Vec::new(),
             request: None,
-            io_sleeps: IoSleep::Awake,
+            commits_sleep: Sleep::Awake,
+            at_work: 0,
             stops: false,
-            has_stopped: false,
             writer_lock: Some(writer_lock),
             counters: Counters::default(),
         }
@@ -867,15 +980,55 @@ impl State {
         self.counters.bytes += entries.iter().map(Entry::stored_bytes).sum::<u64>();
     }
 
+    /// A slot to wait in for anything to go on, where an append cannot be taken just now.
+    fn later(&mut self, refusal: Option<Error>) -> Result<SlotId, Error> {
+        match refusal {
+            Some(error) => Err(error),
+            None => {
+                let slot = self.slots.take();
+                self.busy.push(slot);
+                Ok(slot)
+            }
+        }
+    }
+
     fn register(&mut self, level: Level, lsn: Lsn) -> SlotId {
         let slot = self.slots.take();
         let queue = if level == Level::Disk { &mut self.durable } else { &mut self.written };
-        queue.push_back((lsn, slot));
+        // In order of LSN; nearly always that is the end.
+        let at = queue.iter().rposition(|(other, _)| *other <= lsn).map_or(0, |at| at + 1);
+        queue.insert(at, (lsn, slot));
         slot
     }
 
+    /// Whether the next sync waits for more who want it, and nothing else is wanted.
+    fn holds_back(&self) -> bool {
+        self.gather.holds(self.durable.len())
+            && self.written.is_empty()
+            && self.request.is_none()
+            && !self.stops
+            && self.log.poison().is_none()
+    }
+
+    /// What is to be written or synced now.
+    fn next_commit(&mut self) -> Option<Command<Memory>> {
+        if self.holds_back() {
+            return None;
+        }
+        let command = self.log.poll_lane(Lane::Commit)?;
+        let (is_write, is_sync) = match &command {
+            Command::Write(write) => (true, write.sync),
+            _ => (false, true),
+        };
+        self.turns.pass(is_write, is_sync);
+        if is_sync {
+            self.gather.set_out();
+        }
+        Some(command)
+    }
+
     /// Tells those whose records have got as far as they want.
-    fn settle(&mut self, wakes: &mut Vec<Wake>) {
+    fn settle(&mut self, wakes: &mut Wakes) {
         let (written, durable) = (self.log.written().lsn, self.log.durable().lsn);
         for (queue, reached) in [(&mut self.written, written), (&mut self.durable, durable)] {
             while let Some((lsn, slot)) = queue.front().copied()
@@ -908,7 +1061,9 @@ impl State {
     fn end(&self) -> Option<AppendError> {
         match self.log.poison() {
             Some(poison) => Some(AppendError::Poisoned(poison)),
-            None if self.log.is_closed() || self.has_stopped => Some(AppendError::Closed),
+            None if self.log.is_closed() || (self.stops && self.at_work == 0) => {
+                Some(AppendError::Closed)
+            }
             None => None,
         }
     }
@@ -918,7 +1073,7 @@ impl State {
     }
 
     /// Tells those whose records a full disk undid.
-    fn roll_back(&mut self, rolled_back: RolledBack, wakes: &mut Vec<Wake>) {
+    fn roll_back(&mut self, rolled_back: RolledBack, wakes: &mut Wakes) {
         let RolledBack { after, failure } = rolled_back;
         let outcome = Outcome::Append(AppendError::DiskFull(failure));
         for queue in [&mut self.written, &mut self.durable] {
@@ -929,19 +1084,5 @@ impl State {
                 self.slots.finish(slot, outcome, wakes);
             }
         }
-    }
-
-    /// Whether no thread waits that would run what is due.
-    fn nobody_can_lead(&mut self) -> bool {
-        let waiting = self.durable.front().or(self.written.front()).copied();
-        match waiting.and_then(|(_, id)| self.slots.get(id)) {
-            Some(slot) => matches!(slot.wake, Wake::Task(_)),
-            None => true,
-        }
-    }
-
-    fn has_unfinished_writes(&self) -> bool {
-        let wanted = self.log.is_commit_due() || !self.background.is_empty();
-        self.log.poison().is_none() && wanted
     }
 }

@@ -1,15 +1,15 @@
 //! The one place where a command of the core becomes a call of the operating system.
 
+use crate::config::WalConfig;
 use crate::dir::{Access, Dir};
 use crate::sys;
 use seawall_core::command::{Command, Done, Operation};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::SegmentId;
 use seawall_core::wire::name::{FileId, FileName};
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// What is about to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,12 +50,45 @@ pub(crate) struct Executor {
     dir: Dir,
     is_read_only: bool,
     interpose: Option<Arc<dyn Interpose>>,
-    files: Mutex<HashMap<FileId, Arc<File>>>,
+    maps_appends: bool,
+    /// A handful: a look through them is faster than any map.
+    files: Mutex<Vec<(FileId, Arc<OpenFile>)>>,
+}
+
+/// A file that commands go to.
+struct OpenFile {
+    file: Arc<File>,
+    /// Made at the first write that is copied into it; `None` inside: it cannot be mapped.
+    mapping: OnceLock<Option<sys::Writable>>,
+}
+
+/// Longer writes cost less as a call than the page faults that they would bring about.
+const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
+
+impl OpenFile {
+    fn new(file: Arc<File>) -> Arc<Self> {
+        Arc::new(Self { file, mapping: OnceLock::new() })
+    }
+
+    /// Copies into the mapped file what has its place there; `false`: it has to be written.
+    fn copy(&self, bytes: &[u8], offset: u64) -> bool {
+        let mapping = self.mapping.get_or_init(|| {
+            let length = usize::try_from(self.file.metadata().ok()?.len()).ok()?;
+            sys::map_writable(&self.file, length).ok()?
+        });
+        mapping.as_ref().is_some_and(|mapping| mapping.write(bytes, offset))
+    }
 }
 
 impl Executor {
-    pub(crate) fn new(dir: Dir, is_read_only: bool, interpose: Option<Arc<dyn Interpose>>) -> Self {
-        Self { dir, is_read_only, interpose, files: Mutex::new(HashMap::new()) }
+    pub(crate) fn new(dir: Dir, is_read_only: bool, config: &WalConfig) -> Self {
+        Self {
+            dir,
+            is_read_only,
+            interpose: config.interpose.clone(),
+            maps_appends: config.map_appends && !is_read_only,
+            files: Mutex::new(Vec::new()),
+        }
     }
 
     /// Runs a command.
@@ -67,7 +100,7 @@ impl Executor {
                 c.done(result)
             }
             (Command::Sync(c), fault) => {
-                let result = fails(fault).and_then(|()| sys::sync_data(&*self.file(c.name)?));
+                let result = fails(fault).and_then(|()| sys::sync_data(&self.file(c.name)?.file));
                 c.done(result.map_err(sync_error))
             }
             (Command::SyncDir(c), fault) => {
@@ -76,7 +109,7 @@ impl Executor {
             }
             (Command::Read(mut c), fault) => {
                 let result = fails(fault)
-                    .and_then(|()| sys::read_at(&*self.file(c.name)?, &mut c.buffer, c.offset));
+                    .and_then(|()| sys::read_at(&self.file(c.name)?.file, &mut c.buffer, c.offset));
                 c.done(result.map_err(io_error))
             }
             (Command::Create(c), fault) => {
@@ -84,12 +117,11 @@ impl Executor {
                 c.done(result.map_err(io_error))
             }
             (Command::Allocate(c), fault) => {
-                let result =
-                    fails(fault).and_then(|()| sys::allocate(&*self.file(c.name)?, c.from, c.to));
+                let result = fails(fault).and_then(|()| self.allocate(c.name, c.from, c.to));
                 c.done(result.map_err(io_error))
             }
             (Command::Truncate(c), fault) => {
-                let result = fails(fault).and_then(|()| self.file(c.name)?.set_len(c.bytes));
+                let result = fails(fault).and_then(|()| self.truncate(c.name, c.bytes));
                 c.done(result.map_err(io_error))
             }
             (Command::Rename(c), fault) => {
@@ -123,66 +155,100 @@ impl Executor {
         sync: bool,
         fault: Option<Fault>,
     ) -> Result<(), IoError> {
-        let file = self.file(name).map_err(io_error)?;
+        let open = self.file(name).map_err(io_error)?;
+        let file = &*open.file;
         match fault {
             Some(Fault::Fails(error)) => return Err(io_error(error)),
             Some(Fault::Short(taken, error)) => {
                 let taken = usize::try_from(taken).unwrap_or(usize::MAX).min(bytes.len());
-                sys::write_all_at(&file, &bytes[..taken], offset).map_err(io_error)?;
+                sys::write_all_at(file, &bytes[..taken], offset).map_err(io_error)?;
                 return Err(io_error(error));
             }
             Some(Fault::SyncFails(error)) => {
-                sys::write_all_at(&file, bytes, offset).map_err(io_error)?;
+                sys::write_all_at(file, bytes, offset).map_err(io_error)?;
                 return Err(sync_error(error));
             }
-            None => sys::write_all_at(&file, bytes, offset).map_err(io_error)?,
+            None => {
+                let is_short = bytes.len() <= MAPPED_WRITE_BYTES_MAX;
+                let is_copied = self.maps_appends && is_short && !sync && open.copy(bytes, offset);
+                if !is_copied {
+                    sys::write_all_at(file, bytes, offset).map_err(io_error)?;
+                }
+            }
         }
-        if sync { sys::sync_data(&file).map_err(sync_error) } else { Ok(()) }
+        if sync { sys::sync_data(file).map_err(sync_error) } else { Ok(()) }
     }
 
-    fn files(&self) -> MutexGuard<'_, HashMap<FileId, Arc<File>>> {
+    fn files(&self) -> MutexGuard<'_, Vec<(FileId, Arc<OpenFile>)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The open file, which keeps its handle through a renaming.
-    fn file(&self, name: FileName) -> io::Result<Arc<File>> {
-        if let Some(file) = self.files().get(&name.file) {
+    fn file(&self, name: FileName) -> io::Result<Arc<OpenFile>> {
+        if let Some((_, file)) = self.files().iter().find(|(id, _)| *id == name.file) {
             return Ok(file.clone());
         }
         let access = if self.is_read_only { Access::Read } else { Access::ReadWrite };
-        let file = Arc::new(self.dir.open(name, access)?);
-        self.files().insert(name.file, file.clone());
+        let file = OpenFile::new(Arc::new(self.dir.open(name, access)?));
+        self.keep(name.file, file.clone());
         Ok(file)
     }
 
+    fn keep(&self, id: FileId, file: Arc<OpenFile>) {
+        let mut files = self.files();
+        files.retain(|(other, _)| *other != id);
+        files.push((id, file));
+    }
+
+    fn forget(&self, id: FileId) {
+        self.files().retain(|(other, _)| *other != id);
+    }
+
     fn create(&self, name: FileName) -> io::Result<()> {
-        self.files().remove(&name.file);
+        self.forget(name.file);
         let file = Arc::new(self.dir.create(name)?);
-        self.files().insert(name.file, file);
+        self.keep(name.file, OpenFile::new(file));
         Ok(())
+    }
+
+    /// A mapping must not reach past the end: whoever touched it there would kill the process.
+    fn truncate(&self, name: FileName, bytes: u64) -> io::Result<()> {
+        self.unmapped(name)?.set_len(bytes)
+    }
+
+    /// The next mapping has all of it.
+    fn allocate(&self, name: FileName, from: u64, to: u64) -> io::Result<()> {
+        sys::allocate(&*self.unmapped(name)?, from, to)
+    }
+
+    /// The open file, whose next write maps it anew.
+    fn unmapped(&self, name: FileName) -> io::Result<Arc<File>> {
+        let file = self.file(name)?.file.clone();
+        self.keep(name.file, OpenFile::new(file.clone()));
+        Ok(file)
     }
 
     fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
         self.dir.rename(from, to)?;
-        let mut files = self.files();
         if from.file != to.file {
             // What was open under the new name is another file now, and must not be written to.
-            match files.remove(&from.file) {
-                Some(file) => files.insert(to.file, file),
-                None => files.remove(&to.file),
-            };
+            let mut files = self.files();
+            files.retain(|(id, _)| *id != to.file);
+            if let Some((id, _)) = files.iter_mut().find(|(id, _)| *id == from.file) {
+                *id = to.file;
+            }
         }
         Ok(())
     }
 
     fn remove(&self, name: FileName) -> io::Result<()> {
-        self.files().remove(&name.file);
+        self.forget(name.file);
         self.dir.remove(name)
     }
 
     /// Closes the files of segments that the log does not write to any more.
     pub(crate) fn forget_all_but(&self, keeps: impl Fn(FileId) -> bool) {
-        self.files().retain(|file, _| keeps(*file));
+        self.files().retain(|(id, _)| keeps(*id));
     }
 
     /// A handle of its own for a reader.
@@ -285,7 +351,8 @@ mod tests {
         is_read_only: bool,
         interpose: Option<Arc<dyn Interpose>>,
     ) -> Executor {
-        Executor::new(Dir::open_path(path, true).unwrap(), is_read_only, interpose)
+        let config = WalConfig { interpose, ..WalConfig::in_dir(path) };
+        Executor::new(Dir::open_path(path, true).unwrap(), is_read_only, &config)
     }
 
     /// Makes a new log, by way of every kind of call that needs.
@@ -299,7 +366,7 @@ mod tests {
 
     fn contents(executor: &Executor, name: FileName) -> Vec<u8> {
         let mut bytes = vec![0; 64];
-        let read = sys::read_at(&executor.file(name).unwrap(), &mut bytes, 0).unwrap();
+        let read = sys::read_at(&executor.file(name).unwrap().file, &mut bytes, 0).unwrap();
         bytes.truncate(read);
         bytes
     }
@@ -378,7 +445,7 @@ mod tests {
 
         // What is made in its place is another file: the old handle must not reach it.
         executor.create(FIRST.name()).unwrap();
-        sys::write_all_at(&made, b"stale", 0).unwrap();
+        sys::write_all_at(&made.file, b"stale", 0).unwrap();
         assert_eq!(contents(&executor, FIRST.name()), b"");
 
         let quarantined = Quarantined { generation: 1, segment: SegmentId::FIRST, offset: None };

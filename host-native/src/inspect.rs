@@ -39,7 +39,7 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
     if !dir.holds_log().map_err(Error::io("list the log's folder"))? {
         return Err(Error::NotFound { dir: config.dir });
     }
-    let executor = Executor::new(dir, true, config.interpose.clone());
+    let executor = Executor::new(dir, true, &config);
     let (view, info) = inspect(&executor, &config)?;
     let folder = Arc::new(Folder { config, executor, view: Mutex::new(view) });
     let last = folder.view().end.lsn;

@@ -40,11 +40,14 @@ mod config;
 mod dir;
 mod error;
 mod execute;
+mod gather;
 pub mod inspect;
 mod meter;
 mod reader;
+mod sync;
 mod sys;
 mod tokio;
+mod wait;
 
 pub use crate::config::{Injected, WalConfig};
 pub use crate::error::Error;

@@ -7,7 +7,7 @@
 //! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
 //! whose append had not is not in it.
 
-use crate::commit::{Admitted, Ask, Engine, Wait};
+use crate::commit::{Admitted, Ask, Engine};
 use crate::config::WalConfig;
 use crate::error::Error;
 use crate::reader::{Advance, Entry, Reading, Source, Visibility};
@@ -100,17 +100,12 @@ impl Wal {
             match admitted {
                 Admitted::Taken(appended, None) => return Ok(appended),
                 Admitted::Taken(appended, Some(wait)) => {
-                    self.wait(wait).await?;
+                    wait.await?;
                     return Ok(appended);
                 }
-                Admitted::Later(wait) => self.wait(wait).await?,
+                Admitted::Later(wait) => wait.await?,
             }
         }
-    }
-
-    async fn wait(&self, wait: Wait) -> Result<(), Error> {
-        self.engine().hand_to_io();
-        wait.await
     }
 
     /// Is done when the kernel has everything appended before.
@@ -119,7 +114,7 @@ impl Wal {
     /// See [`blocking::Wal::flush`].
     pub async fn flush(&self) -> Result<(), Error> {
         let wait = self.engine().flush(Level::Os)?;
-        self.wait(wait).await
+        wait.await
     }
 
     /// Is done when everything appended before is durable.
@@ -128,7 +123,7 @@ impl Wal {
     /// See [`blocking::Wal::flush`].
     pub async fn sync(&self) -> Result<(), Error> {
         let wait = self.engine().flush(Level::Disk)?;
-        self.wait(wait).await
+        wait.await
     }
 
     /// Is done when the record `lsn` and all before it are durable.
@@ -137,7 +132,7 @@ impl Wal {
     /// See [`blocking::Wal::wait_durable`].
     pub async fn wait_durable(&self, lsn: Lsn) -> Result<(), Error> {
         let wait = self.engine().wait_durable(lsn)?;
-        self.wait(wait).await
+        wait.await
     }
 
     /// A reader that begins at a record. See [`blocking::Wal::read_from`].
@@ -209,7 +204,7 @@ impl Wal {
     /// See [`blocking::Wal::append`].
     pub async fn rotate(&self) -> Result<(), Error> {
         while let Some(wait) = self.engine().rotate()? {
-            self.wait(wait).await?;
+            wait.await?;
         }
         Ok(())
     }
@@ -231,8 +226,8 @@ impl Wal {
     async fn ask(&self, ask: Ask) -> Result<(), Error> {
         loop {
             match self.engine().ask(ask)? {
-                Ok(wait) => return self.wait(wait).await,
-                Err(other) => self.wait(other).await?,
+                Ok(wait) => return wait.await,
+                Err(other) => other.await?,
             }
         }
     }
@@ -245,6 +240,13 @@ impl Wal {
     /// Figures about the log at this moment.
     pub fn stats(&self) -> Stats {
         self.inner.stats()
+    }
+}
+
+/// The same log, for tasks.
+impl From<blocking::Wal> for Wal {
+    fn from(inner: blocking::Wal) -> Self {
+        Self { inner }
     }
 }
 

@@ -35,6 +35,7 @@ fn config(dir: &Path, policy_name: &str) -> WalConfig {
         max_segment_size: 16 << 10,
         batch_size: 8 << 10,
         fsync_policy: policy(policy_name),
+        map_appends: policy_name == "mapped",
         ..WalConfig::in_dir(dir)
     }
 }
@@ -179,4 +180,9 @@ fn kill_200_times_under_batch() {
 #[test]
 fn kill_200_times_under_os() {
     kill_under("os");
+}
+
+#[test]
+fn kill_200_times_under_os_with_appends_to_a_mapping() {
+    kill_under("mapped");
 }

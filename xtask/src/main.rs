@@ -9,6 +9,7 @@
 //!   component  the guest, built and made into components
 //!   examples   the component from other languages
 //!   miri       core's tests under Miri
+//!   schedules  the native engine under a random scheduler of threads
 //!   tidy       the rules of the house, as a test
 //!   fuzz       a minute of fuzzing
 //!   kills      planted bugs, and which layer of tests catches each
@@ -27,6 +28,7 @@ mod kills;
 mod machine;
 mod miri;
 mod run;
+mod schedules;
 mod source;
 mod steps;
 mod tally;
@@ -45,6 +47,7 @@ Commands:
   component            the WebAssembly component, into target/component/
   examples             the programs that load the component from other languages
   fuzz                 a minute of fuzzing
+  schedules            the native engine's threads, in orders chosen at random
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
@@ -70,6 +73,7 @@ enum Command {
     Component,
     Examples,
     Fuzz,
+    Schedules,
     Tidy,
     Prove { seconds: u64 },
     Kills(kills::Options),
@@ -96,6 +100,7 @@ fn main() -> ExitCode {
         Command::Component => run::alone(&root, component::build),
         Command::Examples => run::alone(&root, examples::run),
         Command::Fuzz => run::alone(&root, fuzz::run),
+        Command::Schedules => run::alone(&root, schedules::slice),
         Command::Tidy => run::alone(&root, tidy::check),
         Command::Prove { seconds } => {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
@@ -116,6 +121,7 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
         ["component"] => Ok(Command::Component),
         ["examples"] => Ok(Command::Examples),
         ["fuzz"] => Ok(Command::Fuzz),
+        ["schedules"] => Ok(Command::Schedules),
         ["tidy"] => Ok(Command::Tidy),
         ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
         ["prove", "--seconds", seconds] => parse_seconds(seconds),
@@ -123,7 +129,7 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
             parse_seconds(&option["--seconds=".len()..])
         }
         ["kills", ref rest @ ..] => parse_kills(rest),
-        ["test" | "component" | "examples" | "fuzz" | "tidy" | "prove", ..] => {
+        ["test" | "component" | "examples" | "fuzz" | "schedules" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }
         _ => Err(format!("there is no command `{}`", words[0])),

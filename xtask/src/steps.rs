@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{component, examples, fuzz, kills, machine, miri, tidy};
+use crate::{component, examples, fuzz, kills, machine, miri, schedules, tidy};
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -149,6 +149,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("tests", TESTS),
     Step::cargo("tests, all features", TESTS_OF_FEATURES),
     Step::call("miri", miri::run).slow(),
+    Step::call("schedules", schedules::slice).slow(),
     Step::call("fuzz", fuzz::run).slow(),
     Step::call("kills, slice", kills::slice).slow(),
     Step::call("file systems", machine::prepare_file_systems).slow(),
@@ -168,6 +169,7 @@ pub(crate) const PROVE: &[Step] = &[
     Step::cargo("prove, report", REPORT).unlimited(),
     Step::cargo("prove", PROOFS).unlimited(),
     Step::cargo("prove layers", LAYERS_PROVED).unlimited(),
+    Step::call("schedules", schedules::all).unlimited(),
     Step::call("fuzz", fuzz::run),
     Step::call("kills", kills::all),
 ];

@@ -27,6 +27,7 @@ const FUNCTION_LINES_NOTE: usize = 70;
 const UNSAFE_FOLDERS: &[&str] = &[
     "host-native/src/sys.rs",
     "host-native/src/sys/",
+    "host-native/tests/allocations.rs",
     "component/wasmtime/src/precompiled.rs",
     "component/wasmtime/tests/it/load.rs",
 ];

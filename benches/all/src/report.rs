@@ -67,6 +67,8 @@ impl Entry {
 
 /// The name of the log that all this is about.
 pub(crate) const OURS: &str = "seawall";
+/// The same with `map_appends`.
+pub(crate) const OURS_MAPPED: &str = "seawall, mapped";
 
 fn rate(measured: &Measured) -> Option<f64> {
     (measured.seconds > 0.0).then(|| measured.count as f64 / measured.seconds)
@@ -192,7 +194,10 @@ impl RowReport {
     /// Peers that were faster than Seawall.
     fn ahead(&self) -> Vec<String> {
         let Some(ours) = self.ours() else { return Vec::new() };
-        let peers = self.entries.iter().filter(|entry| !entry.is_floor && entry.name != OURS);
+        let peers = self
+            .entries
+            .iter()
+            .filter(|entry| !entry.is_floor && ![OURS, OURS_MAPPED].contains(&&*entry.name));
         let faster = peers.filter_map(|peer| {
             let ratios = self.ratios(peer, ours);
             let won = ratios.iter().filter(|ratio| **ratio > 1.0).count();

@@ -61,8 +61,8 @@ fn a_log_grows() {
     let table = text(&run(temp.path(), &sizes));
     assert!(!table.contains("failed"), "{table}");
     let picture = std::fs::read_to_string(temp.path().join("growth.svg")).expect("it is drawn");
-    // The floor and Seawall twice by records, Seawall twice by segments.
-    assert_eq!(picture.matches("<polyline").count(), 6, "{picture}");
+    // The floor and Seawall, mapped or not, twice by records; Seawall twice by segments.
+    assert_eq!(picture.matches("<polyline").count(), 8, "{picture}");
 }
 
 #[test]

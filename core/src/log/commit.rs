@@ -29,8 +29,17 @@ pub(super) struct Flight {
     before: Lsn,
     to: Mark,
     durable: Option<Time>,
+    /// Whether zeros follow it, to where the next batch goes: that one waits.
+    is_padded: bool,
     has_landed: bool,
 }
+
+/// Zeros behind a small batch: at least this many, and to a multiple of it.
+const PADDING_BYTES_MIN: u64 = 64 << 10;
+/// They make room for so many more batches of the same size.
+const PADDED_WRITES: u64 = 16;
+/// Longer batches get none: writing every byte twice costs more than it saves.
+const PADDED_BYTES_MAX: u64 = 32 << 10;
 
 /// Undoing appends that a full disk did not take: what was written of them is cut off and the cut
 /// is synced, so that no crash brings them back, before anyone is told.
@@ -65,18 +74,41 @@ impl<B: Buffer> Log<B> {
         let batch = self.batches.queued.pop_front().or_else(|| self.batches.filling.take())?;
         let file = FileId::Segment(batch.segment);
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
+        let to = Mark { offset: batch.end(), lsn: batch.last };
+        let padding = if is_durable { self.padding(&batch) } else { 0 };
         self.flights.push_back(Flight {
             id,
             segment: batch.segment,
             offset: batch.offset,
             before: batch.before,
-            to: Mark { offset: batch.end(), lsn: batch.last },
+            to,
             durable: is_durable.then_some(self.now),
+            is_padded: padding > 0,
             has_landed: false,
         });
-        let Batch { buffer, offset, .. } = batch;
+        let Batch { mut buffer, offset, .. } = batch;
+        buffer.resize(buffer.as_ref().len() + padding);
         let (name, data) = (file.name(), Data::Buffer(buffer));
         Some(Command::Write(Write { id, name, offset, data, sync: is_durable }))
+    }
+
+    /// How many zeros a durable write takes along behind its batch.
+    ///
+    /// The first write to reserved blocks has the file system note that they hold something now,
+    /// and a sync makes that durable too, which takes half as long again as the bytes alone. So
+    /// one write in many writes the blocks of those that follow, where they are small: zeros are
+    /// what stands there anyway.
+    fn padding(&mut self, batch: &Batch<B>) -> usize {
+        let (bytes, end) = (batch.bytes(), batch.end());
+        let limit = self.config.segment_bytes_max;
+        let is_wanted = self.config.preallocate && bytes <= PADDED_BYTES_MAX;
+        let Some(open) = self.open_segment_mut(batch.segment) else { return 0 };
+        if !is_wanted || open.sealed.is_some() || end <= open.padded {
+            return 0;
+        }
+        let padding = (bytes * PADDED_WRITES).max(PADDING_BYTES_MIN);
+        open.padded = (end + padding).next_multiple_of(PADDING_BYTES_MIN).min(limit).max(end);
+        usize::try_from(open.padded - end).unwrap_or(0)
     }
 
     /// Whether the next batch may set out, and if so, whether it is synced as well.
@@ -90,7 +122,7 @@ impl<B: Buffer> Log<B> {
         }
         if let Some(flight) = self.flights.back() {
             let may_follow = flight.segment == batch.segment
-                && self.flights.iter().all(|flight| flight.durable.is_some());
+                && self.flights.iter().all(|flight| flight.durable.is_some() && !flight.is_padded);
             return (may_follow && for_kernel).then_some(false);
         }
         let is_syncing = self.open_segment(batch.segment).is_some_and(|open| open.is_syncing);
@@ -290,6 +322,7 @@ impl Open {
         self.end = offset.max(FRAMES_OFFSET);
         self.frames_end = self.end;
         self.sealed = None;
+        self.padded = 0;
         self.trim = Step::Due;
         self.index.cut(self.end);
     }

@@ -134,6 +134,7 @@ impl<B: Buffer> Log<B> {
             frames_end: start.offset,
             written: start,
             synced: start,
+            padded: 0,
             is_syncing: false,
             allocation: Step::Done,
             trim: Step::Due,

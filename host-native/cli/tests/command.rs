@@ -268,13 +268,15 @@ fn a_system_call_that_fails_is_never_success() {
         return;
     }
     for (call, error) in [("fdatasync", "EIO"), ("pwrite64", "EIO"), ("pwrite64", "ENOSPC")] {
+        // The tracer counts each thread's calls apart.
+        let mut failed = 0;
         for nth in 1..=6 {
             let temp = tempfile::tempdir().unwrap();
-            let dir = temp.path().join("log");
+            let (dir, trace) = (temp.path().join("log"), temp.path().join("trace"));
             let inject = format!("inject={call}:error={error}:when={nth}+");
             let output = Command::new("strace")
-                .args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e"])
-                .arg(&inject)
+                .args(["-f", "-qq", "-e", &format!("trace={call}"), "-e", &inject, "-o"])
+                .arg(&trace)
                 .arg(env!("CARGO_BIN_EXE_seawall"))
                 .arg("append")
                 .arg(&dir)
@@ -282,10 +284,16 @@ fn a_system_call_that_fails_is_never_success() {
                 .output()
                 .unwrap();
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(2), "{inject}: {text}");
-            assert!(text.contains("failed") || text.contains("disk full"), "{inject}: {text}");
+            if std::fs::read_to_string(&trace).unwrap().contains("INJECTED") {
+                failed += 1;
+                assert_eq!(output.status.code(), Some(2), "{inject}: {text}");
+                assert!(text.contains("failed") || text.contains("disk full"), "{inject}: {text}");
+            } else {
+                assert_eq!(output.status.code(), Some(0), "{inject}: {text}");
+            }
             let after = seawall(&["verify", &dir.to_string_lossy()], b"");
             assert_ne!(after.status.code(), Some(1), "{inject}: no damage");
         }
+        assert!(failed >= 3, "{call}: only {failed} calls were made to fail");
     }
 }

@@ -28,7 +28,7 @@ use std::io;
 
 /// A file mapped into memory.
 #[cfg(unix)]
-pub(crate) use map::Mapping;
+pub(crate) use map::{Mapping, Writable};
 
 /// Maps `length` bytes of a file to read. `None` where the platform has no such thing, or the file
 /// is empty.
@@ -42,6 +42,31 @@ pub(crate) fn map_read_only(file: &File, length: usize) -> io::Result<Option<Map
 #[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
 pub(crate) fn map_read_only(_file: &File, _length: usize) -> io::Result<Option<Vec<u8>>> {
     Ok(None)
+}
+
+/// Maps `length` bytes of a file to write. `None` where the platform has no such thing, or the file
+/// is empty.
+#[cfg(unix)]
+pub(crate) fn map_writable(file: &File, length: usize) -> io::Result<Option<Writable>> {
+    Writable::new(file, length)
+}
+
+/// A platform without mappings.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
+pub(crate) fn map_writable(_file: &File, _length: usize) -> io::Result<Option<Writable>> {
+    Ok(None)
+}
+
+/// There is none on such a platform.
+#[cfg(not(unix))]
+pub(crate) enum Writable {}
+
+#[cfg(not(unix))]
+impl Writable {
+    pub(crate) fn write(&self, _bytes: &[u8], _offset: u64) -> bool {
+        match *self {}
+    }
 }
 
 /// Tells the kernel that a file will be read from front to back. A hint: it cannot fail.

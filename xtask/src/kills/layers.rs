@@ -18,12 +18,24 @@ pub(super) struct Layer {
     target: &'static [&'static str],
     /// Whether it may be ended at the first test that fails.
     ends_early: bool,
+    /// Of the compiler, which take a build of their own.
+    flags: Option<&'static str>,
 }
 
 macro_rules! integration {
     ($name:literal, $ends_early:literal) => {
-        Layer { name: $name, program: $name, target: &["--test", $name], ends_early: $ends_early }
+        Layer {
+            name: $name,
+            program: $name,
+            target: &["--test", $name],
+            ends_early: $ends_early,
+            flags: None,
+        }
     };
+}
+
+const fn library(name: &'static str, program: &'static str) -> Layer {
+    Layer { name, program, target: &["--lib"], ends_early: true, flags: None }
 }
 
 /// The package that the programs of tests are in.
@@ -31,8 +43,9 @@ const TESTS: &str = "seawall-tests";
 
 /// In the order of what they cost.
 pub(super) const LAYERS: &[Layer] = &[
-    Layer { name: "core", program: "seawall_core", target: &["--lib"], ends_early: true },
-    Layer { name: "host", program: "seawall", target: &["--lib"], ends_early: true },
+    library("core", "seawall_core"),
+    library("host", "seawall"),
+    Layer { flags: Some("--cfg shuttle"), ..integration!("schedules", true) },
     integration!("golden", true),
     integration!("fault_d22", true),
     integration!("faults_recovery", true),
@@ -147,6 +160,30 @@ impl Workshop {
 
     /// Builds the programs of these layers.
     pub(super) fn build(&self, layers: &[&Layer]) -> Result<Vec<PathBuf>, String> {
+        let mut programs = vec![PathBuf::new(); layers.len()];
+        let mut kinds: Vec<_> = layers.iter().map(|layer| layer.flags).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        for flags in kinds {
+            let of_kind = |layer: &&&Layer| layer.flags == flags;
+            let told = self.cargo(layers.iter().filter(of_kind).copied(), flags)?;
+            for (path, layer) in programs.iter_mut().zip(layers) {
+                if layer.flags == flags {
+                    let found = program(&told, layer.program);
+                    let found = found.ok_or_else(|| format!("cargo names no program:\n{told}"))?;
+                    *path = self.tree.join(found);
+                }
+            }
+        }
+        Ok(programs)
+    }
+
+    /// What cargo says while it builds them.
+    fn cargo<'a>(
+        &self,
+        layers: impl Iterator<Item = &'a Layer>,
+        flags: Option<&str>,
+    ) -> Result<String, String> {
         let mut targets: Vec<&str> = Vec::new();
         for layer in layers {
             if layer.target.len() > 1 || !targets.contains(&layer.target[0]) {
@@ -162,15 +199,13 @@ impl Workshop {
             .env("CARGO_TERM_COLOR", "never")
             .current_dir(&self.tree)
             .stdin(Stdio::null());
+        if let Some(flags) = flags {
+            let target = self.target.with_extension("schedules");
+            command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target);
+        }
         let output = command.output().map_err(|why| format!("cargo did not start: {why}"))?;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        if !output.status.success() {
-            return Err(format!("it does not build:\n{told}"));
-        }
-        let found = layers.iter().map(|layer| program(&told, layer.program));
-        let found: Option<Vec<_>> = found.collect();
-        let found = found.ok_or_else(|| format!("cargo names no program:\n{told}"))?;
-        Ok(found.into_iter().map(|path| self.tree.join(path)).collect())
+        if output.status.success() { Ok(told) } else { Err(format!("it does not build:\n{told}")) }
     }
 
     /// Where tests put their files: in memory where there is such a folder. No test cuts the power

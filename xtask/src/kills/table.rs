@@ -15,6 +15,8 @@ pub(super) enum Mark {
     Caught,
     Hangs,
     Missed,
+    /// The layer came after the row was made.
+    Untried,
 }
 
 impl Mark {
@@ -23,11 +25,13 @@ impl Mark {
             Self::Caught => "x",
             Self::Hangs => "t",
             Self::Missed => "-",
+            Self::Untried => "?",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Caught, Self::Hangs, Self::Missed].into_iter().find(|mark| mark.text() == text)
+        let all = [Self::Caught, Self::Hangs, Self::Missed, Self::Untried];
+        all.into_iter().find(|mark| mark.text() == text)
     }
 }
 
@@ -44,7 +48,7 @@ pub(super) struct Row {
 
 impl Row {
     pub(super) fn is_caught(&self) -> bool {
-        self.marks.iter().any(|mark| *mark != Mark::Missed)
+        self.marks.iter().any(|mark| matches!(mark, Mark::Caught | Mark::Hangs))
     }
 
     /// The marks in one word.

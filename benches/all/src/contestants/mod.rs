@@ -23,7 +23,8 @@ use crate::contestant::Contestant;
 /// Seawall; its rows are the ones of memory.
 pub(crate) fn all() -> Vec<Box<dyn Contestant>> {
     vec![
-        Box::new(seawall::Native),
+        Box::new(seawall::Native { maps: false }),
+        Box::new(seawall::Native { maps: true }),
         #[cfg(feature = "peers")]
         Box::new(okaywal::Okaywal),
         #[cfg(feature = "peers")]

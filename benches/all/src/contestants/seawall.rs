@@ -1,24 +1,32 @@
 //! Seawall on the native host.
 
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
+use crate::report::{OURS, OURS_MAPPED};
 use crate::row::Pack;
 use seawall::blocking::Wal;
 use seawall::{Compression, FsyncPolicy, Level, Lsn, Record, WalConfig};
 use std::path::Path;
 
 /// As users add it.
-pub(super) struct Native;
+pub(super) struct Native {
+    /// Whether small appends are copied into the mapped segment.
+    pub(super) maps: bool,
+}
 
 /// So many bytes of a record are its key.
 const KEY_BYTES: usize = 8;
 
 impl Contestant for Native {
     fn name(&self) -> &'static str {
-        "seawall"
+        if self.maps { OURS_MAPPED } else { OURS }
     }
 
-    fn can(&self, _ability: Ability) -> Result<(), &'static str> {
-        Ok(())
+    fn can(&self, ability: Ability) -> Result<(), &'static str> {
+        match ability {
+            Ability::Os | Ability::Reopen => Ok(()),
+            _ if self.maps => Err("it is the same without the mapping"),
+            _ => Ok(()),
+        }
     }
 
     fn durable(&self) -> &'static str {
@@ -44,6 +52,7 @@ impl Contestant for Native {
                 Pack::Lz4 => Compression::Lz4,
                 Pack::Zstd => Compression::Zstd,
             },
+            map_appends: self.maps,
             ..default
         };
         if !setup.tasks {

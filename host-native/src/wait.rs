@@ -1,0 +1,264 @@
+//! Those who wait: a slot for each, and how it is woken.
+//!
+//! A slot keeps its outcome until who waits comes for it. Threads that wait for their records sleep
+//! at a **gate**, all who wait for one command at the same: one call wakes them, and if what they
+//! waited for has come about, they take no lock to learn it. A waiter that goes away leaves a slot
+//! of an older generation behind, which is passed over.
+
+use crate::error::Error;
+use crate::sync::{AtomicU8, Gate, Ordering, Thread, park_timeout, thread, thread_local};
+use seawall_core::config::Level;
+use seawall_core::error::{AppendError, RequestError};
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Instant;
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    Reached,
+    Append(AppendError),
+    Request(RequestError),
+}
+
+impl Outcome {
+    pub(crate) fn into_result(self) -> Result<(), Error> {
+        let error = match self {
+            Self::Reached => return Ok(()),
+            Self::Append(error) => Error::from_append(error),
+            Self::Request(error) => Error::from_request(error),
+        };
+        error.map_or(Ok(()), Err)
+    }
+}
+
+/// Where a thread sleeps that waits for something of its own.
+#[derive(Debug)]
+pub(crate) struct Parker {
+    thread: Thread,
+    is_told: AtomicU8,
+}
+
+thread_local! {
+    static PARKER: Arc<Parker> = Arc::new(Parker::new());
+}
+
+impl Parker {
+    fn new() -> Self {
+        Self { thread: thread::current(), is_told: AtomicU8::new(0) }
+    }
+
+    /// The calling thread's. Nothing else may be waited for with it until [`Parker::park`] returns.
+    fn of_this_thread() -> Arc<Self> {
+        // A thread that is ending has none any more.
+        let parker = PARKER.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(Self::new()));
+        parker.is_told.store(0, Ordering::Relaxed);
+        parker
+    }
+
+    /// Sleeps until it is to look, or until the deadline: `false`.
+    pub(crate) fn park(&self, deadline: Option<Instant>) -> bool {
+        while self.is_told.load(Ordering::Acquire) == 0 {
+            match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
+                None => thread::park(),
+                Some(left) if left.is_zero() => return false,
+                Some(left) => park_timeout(left),
+            }
+            if cfg!(shuttle) && deadline.is_some() {
+                return self.is_told.load(Ordering::Acquire) != 0;
+            }
+        }
+        true
+    }
+
+    fn unpark(&self) {
+        self.is_told.store(1, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+/// Which gate: threads that wait for the same command sleep at the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct GateId(u8);
+
+/// Two gates for each level: one for those whose records are on their way, one for those whose
+/// records go with the next command. Who sleeps at the wrong one is woken once too often, no more.
+#[derive(Debug, Default)]
+pub(crate) struct Gates([Gate; 4]);
+
+impl Gates {
+    pub(crate) fn gate(&self, id: GateId) -> &Gate {
+        &self.0[usize::from(id.0)]
+    }
+
+    fn open(&self, wanted: u8) {
+        for (at, gate) in self.0.iter().enumerate() {
+            if wanted & (1 << at) != 0 {
+                gate.open();
+            }
+        }
+    }
+}
+
+/// At which gate the next to wait for a level is to sleep.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Turns {
+    written: u8,
+    durable: u8,
+}
+
+impl Turns {
+    pub(crate) fn gate(self, level: Level) -> GateId {
+        GateId(if level == Level::Disk { 2 + self.durable } else { self.written })
+    }
+
+    /// A write or a sync has set out with all that wait so far.
+    pub(crate) fn pass(&mut self, is_write: bool, is_sync: bool) {
+        self.written ^= u8::from(is_write);
+        self.durable ^= u8::from(is_sync);
+    }
+}
+
+/// How one who waits is woken.
+#[derive(Debug)]
+enum Wake {
+    Nobody,
+    Gate(GateId),
+    Thread(Arc<Parker>),
+    Task(Waker),
+}
+
+/// All who are to be woken.
+#[derive(Debug, Default)]
+pub(crate) struct Wakes {
+    gates: u8,
+    threads: Vec<Arc<Parker>>,
+    tasks: Vec<Waker>,
+}
+
+impl Wakes {
+    fn add(&mut self, wake: Wake) {
+        match wake {
+            Wake::Nobody => {}
+            Wake::Gate(id) => self.gates |= 1 << id.0,
+            Wake::Thread(parker) => self.threads.push(parker),
+            Wake::Task(waker) => self.tasks.push(waker),
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.gates == 0 && self.threads.is_empty() && self.tasks.is_empty()
+    }
+
+    /// Wakes them. Wakers are code of the user's.
+    pub(crate) fn wake(self, gates: &Gates) {
+        gates.open(self.gates);
+        for parker in self.threads {
+            parker.unpark();
+        }
+        for waker in self.tasks {
+            waker.wake();
+        }
+    }
+}
+
+/// A waiter's place.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SlotId {
+    index: usize,
+    generation: u64,
+}
+
+#[derive(Debug)]
+struct Slot {
+    generation: u64,
+    wake: Wake,
+    outcome: Option<Outcome>,
+}
+
+/// All slots.
+#[derive(Debug, Default)]
+pub(crate) struct Slots {
+    all: Vec<Slot>,
+    free: Vec<usize>,
+}
+
+impl Slots {
+    pub(crate) fn take(&mut self) -> SlotId {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.all.push(Slot { generation: 0, wake: Wake::Nobody, outcome: None });
+            self.all.len() - 1
+        });
+        SlotId { index, generation: self.all[index].generation }
+    }
+
+    fn get(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.all.get_mut(id.index).filter(|slot| slot.generation == id.generation)
+    }
+
+    /// The outcome, if there is one; the slot is free then. A thread at a gate that has got what it
+    /// waited for has lost its slot already.
+    pub(crate) fn outcome(&mut self, id: SlotId) -> Option<Outcome> {
+        let Some(slot) = self.get(id) else { return Some(Outcome::Reached) };
+        slot.wake = Wake::Nobody;
+        let outcome = slot.outcome?;
+        self.release(id);
+        Some(outcome)
+    }
+
+    pub(crate) fn release(&mut self, id: SlotId) {
+        if let Some(slot) = self.get(id) {
+            slot.generation += 1;
+            slot.wake = Wake::Nobody;
+            slot.outcome = None;
+            self.free.push(id.index);
+        }
+    }
+
+    /// The slot, while its wait goes on.
+    fn waiting(&mut self, id: SlotId) -> Option<&mut Slot> {
+        self.get(id).filter(|slot| slot.outcome.is_none())
+    }
+
+    /// The calling thread is about to sleep at a gate. `false`: it has its outcome already.
+    pub(crate) fn wake_at(&mut self, id: SlotId, gate: GateId) -> bool {
+        self.waiting(id).map(|slot| slot.wake = Wake::Gate(gate)).is_some()
+    }
+
+    /// The calling thread is about to park. `None`: it has its outcome already.
+    pub(crate) fn wake_thread(&mut self, id: SlotId) -> Option<Arc<Parker>> {
+        let slot = self.waiting(id)?;
+        let parker = Parker::of_this_thread();
+        slot.wake = Wake::Thread(parker.clone());
+        Some(parker)
+    }
+
+    /// A task is about to wait.
+    pub(crate) fn wake_task(&mut self, id: SlotId, waker: &Waker) {
+        if let Some(slot) = self.waiting(id) {
+            slot.wake = Wake::Task(waker.clone());
+        }
+    }
+
+    /// Ends a wait. Who waited is told once the lock is released.
+    pub(crate) fn finish(&mut self, id: SlotId, outcome: Outcome, wakes: &mut Wakes) {
+        let Some(slot) = self.get(id) else { return };
+        let wake = std::mem::replace(&mut slot.wake, Wake::Nobody);
+        slot.outcome = Some(outcome);
+        // It sees by the log's watermarks that it is done, and need not come for its slot.
+        if let (Wake::Gate(_), Outcome::Reached) = (&wake, outcome) {
+            self.release(id);
+        }
+        wakes.add(wake);
+    }
+
+    /// Has a thread that sleeps look at the log, to run what is due. `false`: it is none.
+    pub(crate) fn has_lead(&mut self, id: SlotId, wakes: &mut Wakes) -> bool {
+        match self.waiting(id).map(|slot| &slot.wake) {
+            Some(Wake::Gate(gate)) => wakes.add(Wake::Gate(*gate)),
+            Some(Wake::Thread(parker)) => wakes.add(Wake::Thread(parker.clone())),
+            _ => return false,
+        }
+        true
+    }
+}

@@ -1,0 +1,75 @@
+//! Once a log has warmed up, an append takes no memory.
+#![cfg(not(shuttle))]
+#![allow(unsafe_code)]
+
+use seawall::blocking::Wal;
+use seawall::{FsyncPolicy, Level, Record, WalConfig};
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+
+struct Counting;
+
+thread_local! {
+    static TAKEN: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: every call is handed on as it came; counting takes no memory.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // A thread that is ending is not counted.
+        TAKEN.try_with(|taken| taken.set(taken.get() + 1)).ok();
+        // SAFETY: the caller's own.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's own.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn taken(work: impl FnOnce()) -> u64 {
+    let before = TAKEN.get();
+    work();
+    TAKEN.get() - before
+}
+
+#[test]
+fn appends_take_no_memory() {
+    for maps in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig {
+            fsync_policy: FsyncPolicy::Os,
+            map_appends: maps,
+            ..WalConfig::in_dir(temp.path())
+        };
+        let (wal, _) = Wal::open(config).unwrap();
+        let value = [7; 500];
+        let record = Record::put(b"key", &value);
+        for level in [Level::Buffered, Level::Os, Level::Disk] {
+            let append = || assert!(wal.append_with(&record, level).is_ok());
+            // Also past the first entries of the segment's index.
+            (0..500).for_each(|_| append());
+            let count = taken(|| (0..500).for_each(|_| append()));
+            // The index grows by doubling, and a vector of waiters may once.
+            assert!(count <= 4, "{level:?}: {count} allocations in 500 appends");
+        }
+        wal.close().unwrap();
+    }
+}
+
+#[test]
+fn a_batch_takes_memory_for_its_list_alone() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    let value = [7; 500];
+    let records = [Record::put(b"key", &value); 100];
+    let append = || assert!(wal.append_batch_with(&records, Level::Disk).is_ok());
+    (0..20).for_each(|_| append());
+    let count = taken(|| (0..20).for_each(|_| append()));
+    assert!(count <= 24, "{count} allocations in 20 batches");
+    wal.close().unwrap();
+}
