@@ -412,3 +412,78 @@ fn count_zeros(input: &[u8]) -> usize {
     let whole = blocks.by_ref().take_while(|block| crate::wire::is_zero(block)).count() * 4_096;
     whole + input[whole..].iter().take_while(|byte| **byte == 0).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Time;
+    use crate::record::{Entry, Record};
+    use crate::wire::checksum::crc32c;
+    use crate::wire::frame::Frame;
+    use alloc::vec;
+
+    fn start(limit: u64) -> ScanStart {
+        ScanStart {
+            segment: SegmentId::FIRST,
+            salt: 1,
+            checksum: ChecksumKind::Crc32c,
+            crc: crc32c,
+            offset: 0,
+            lsn: Lsn::new(1),
+            limit,
+            last_lsn: None,
+        }
+    }
+
+    fn scan(bytes: &[u8], piece: usize) -> ScanReport {
+        let mut scan = SegmentScan::new(start(bytes.len() as u64));
+        while let Some((from, _)) = scan.wants() {
+            let from = usize::try_from(from).unwrap();
+            scan.feed(&bytes[from..bytes.len().min(from + piece)], |_| {});
+        }
+        scan.into_report()
+    }
+
+    /// So many frames of one record, each followed by a byte that is none.
+    fn frames_with_holes(count: u64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for lsn in (1..=count).map(Lsn::new) {
+            let offset = bytes.len() as u64;
+            let frame = Frame {
+                checksum: ChecksumKind::Crc32c,
+                crc: crc32c,
+                place: Place { salt: 1, segment: SegmentId::FIRST, offset, lsn },
+                durable: Lsn::ZERO,
+                now: Time::default(),
+            };
+            frame.put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+            bytes.push(0xff);
+        }
+        bytes
+    }
+
+    #[test]
+    fn holes_past_the_bound_are_joined_and_frames_behind_them_found() {
+        let count = HOLES_MAX as u64 + 50;
+        let bytes = frames_with_holes(count);
+        let report = scan(&bytes, 4_096);
+        assert_eq!((report.records, report.records_after), (1, count - 1));
+        assert_eq!(report.last_next_lsn, Lsn::new(count + 1));
+        assert_eq!((report.holes.len(), report.is_exhausted), (HOLES_MAX, false));
+        let last = report.holes.last().unwrap();
+        assert_eq!((last.end, last.resumes, last.is_zero), (bytes.len() as u64, None, false));
+        // However the bytes come in, it is the same.
+        assert_eq!(scan(&bytes, 97), report);
+    }
+
+    #[test]
+    fn bytes_made_to_be_summed_again_and_again_are_given_up() {
+        // At every byte a frame of 127 bytes and more seems to begin.
+        let bytes = vec![0x7f; 300 << 10];
+        let report = scan(&bytes, 64 << 10);
+        assert!(report.is_exhausted);
+        assert_eq!((report.end, report.holes.len()), (0, 1));
+        let hole = report.holes[0];
+        assert_eq!((hole.start, hole.end, hole.is_zero), (0, bytes.len() as u64, false));
+    }
+}

@@ -15,6 +15,7 @@ thread_local! {
 
 // SAFETY: every call is handed on as it came; counting takes no memory.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as the trait asks.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending is not counted.
         TAKEN.try_with(|taken| taken.set(taken.get() + 1)).ok();
@@ -22,6 +23,7 @@ unsafe impl GlobalAlloc for Counting {
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: as the trait asks.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's own.
         unsafe { System.dealloc(pointer, layout) }

@@ -36,13 +36,14 @@ const PATIENCE_FACTOR: u32 = 5;
 /// Which bugs, and how many at a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Options {
-    pub(crate) bug: Option<String>,
+    /// All when none is named.
+    pub(crate) bugs: Vec<String>,
     pub(crate) jobs: usize,
     pub(crate) slice: bool,
 }
 
 impl Options {
-    pub(crate) const ALL: Self = Self { bug: None, jobs: 1, slice: false };
+    pub(crate) const ALL: Self = Self { bugs: Vec::new(), jobs: 1, slice: false };
 }
 
 /// `cargo xtask kills`.
@@ -80,7 +81,7 @@ fn run_matrix(root: &Path, options: &Options) -> Result<(), String> {
     let (bugs, table) = load(root)?;
     let chosen: VecDeque<&Bug> = bugs
         .iter()
-        .filter(|bug| options.bug.as_ref().is_none_or(|name| *name == bug.name))
+        .filter(|bug| options.bugs.is_empty() || options.bugs.contains(&bug.name))
         .collect();
     if chosen.is_empty() {
         return Err("no bug of that name stands in tests/kills".to_string());

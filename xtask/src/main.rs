@@ -51,7 +51,7 @@ Commands:
   tidy                 only the rules of the house: line and function lengths, imports, unsafe
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
-  kills [--bug NAME]   plants each bug of tests/kills and writes into docs/PROOF.md which tests
+  kills [--bug NAME].. plants each bug of tests/kills and writes into docs/PROOF.md which tests
                        catch it; `--jobs N` at a time; `--slice`: a few, as `test` does
 
 Options:
@@ -143,7 +143,7 @@ fn parse_kills(words: &[&str]) -> Result<Command, String> {
         let mut value = || words.next().ok_or_else(|| format!("`{word}` needs a value"));
         match *word {
             "--slice" => options.slice = true,
-            "--bug" => options.bug = Some((*value()?).to_string()),
+            "--bug" => options.bugs.push((*value()?).to_string()),
             "--jobs" => {
                 let jobs = value()?.parse().ok().filter(|jobs| (1..=64).contains(jobs));
                 options.jobs = jobs.ok_or("`--jobs`: expected a number from 1 to 64")?;
@@ -196,7 +196,7 @@ mod tests {
         check("prove --seconds 0", &Err("`--seconds 0`: expected a whole number above zero"));
         check("test --slow", &Err("`--slow` is not an option of `test`"));
         check("kills", &Ok(Command::Kills(kills::Options::ALL)));
-        let one = kills::Options { bug: Some("x".to_string()), jobs: 2, slice: false };
+        let one = kills::Options { bugs: vec!["x".to_string()], jobs: 2, slice: false };
         check("kills --jobs 2 --bug x", &Ok(Command::Kills(one)));
         check("kills --bug", &Err("`--bug` needs a value"));
         check("kills --all", &Err("`--all` is not an option of `kills`"));

@@ -196,6 +196,11 @@ mod tests {
     }
 
     #[test]
+    fn tables_are_the_same_whenever_they_are_made() {
+        assert_eq!(core::hint::black_box(tables as fn() -> _)(), TABLES);
+    }
+
+    #[test]
     fn every_part_of_a_place_counts() {
         let home = Place { salt: 1, segment: SegmentId::new(2), offset: 3, lsn: Lsn::new(4) };
         let others = [

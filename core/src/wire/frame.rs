@@ -557,6 +557,8 @@ impl<'a> Records<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::SegmentId;
+    use crate::record::Record;
     use alloc::vec::Vec;
 
     /// The head of a batch of one record whose body is so long, and zeros.
@@ -565,6 +567,67 @@ mod tests {
         varint::put(&mut bytes, body_bytes);
         bytes.resize(HEAD_BYTES_MAX, 0);
         bytes
+    }
+
+    fn frame() -> Frame {
+        Frame {
+            checksum: ChecksumKind::Crc32c,
+            crc: crate::wire::checksum::crc32c,
+            place: Place { salt: 1, segment: SegmentId::FIRST, offset: 128, lsn: Lsn::new(9) },
+            durable: Lsn::new(8),
+            now: Time::from_micros(5_000_000),
+        }
+    }
+
+    /// What the records of a frame's bytes are: their LSN and value, or what is wrong.
+    fn shown(bytes: &[u8]) -> Vec<Result<(u64, Vec<u8>), RecordError>> {
+        let Parsed::Head(head) = Head::parse(bytes, ChecksumKind::Crc32c) else {
+            panic!("no frame")
+        };
+        assert_eq!(head.frame_bytes, bytes.len() as u64);
+        let records = head.records(bytes, Lsn::new(9), Position::new(SegmentId::FIRST, 128));
+        records
+            .map(|record| record.map(|record| (record.lsn.get(), record.stored.to_vec())))
+            .collect()
+    }
+
+    fn batch(out: &mut Vec<u8>) -> usize {
+        let packed = Entry {
+            codec: Compression::Lz4,
+            raw_bytes: 1_000,
+            ..Entry::from(&Record::put(b"k", b"packed"))
+        };
+        let timed = Record::put_with_ttl(b"k", b"timed", Duration::from_secs(1));
+        let entries = [Entry::from(&Record::put(b"k", b"plain")), packed, Entry::from(&timed)];
+        let entries = entries.iter().copied();
+        let bytes_max = batch_frame_bytes_max(entries.clone(), frame().now);
+        let head = frame().put_batch(out, entries);
+        assert!(out.len() as u64 <= bytes_max);
+        usize::try_from(head).unwrap()
+    }
+
+    #[test]
+    fn a_batch_holds_plain_packed_and_timed_records() {
+        let mut bytes = Vec::new();
+        batch(&mut bytes);
+        let values = [&b"plain"[..], b"packed", b"timed"];
+        let wanted = (9..).zip(values).map(|(lsn, value)| Ok((lsn, value.to_vec())));
+        assert_eq!(shown(&bytes), wanted.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn records_of_an_unknown_kind_are_told_or_passed_over() {
+        let mut bytes = Vec::new();
+        let first = batch(&mut bytes);
+        bytes[first] = bytes[first] & !KIND_MASK | 7;
+        let records = shown(&bytes);
+        assert_eq!(records[0], Err(RecordError::UnknownKind));
+        assert_eq!(records[1], Ok((10, b"packed".to_vec())));
+        bytes[first] |= IGNORABLE;
+        assert_eq!(shown(&bytes), records[1..], "it may be passed over, and keeps its LSN");
+        // A key that is longer than the frame.
+        bytes[first + 1] = 100;
+        assert_eq!(shown(&bytes), [Err(RecordError::Malformed)]);
     }
 
     #[test]

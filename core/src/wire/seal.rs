@@ -170,11 +170,40 @@ mod tests {
         assert_eq!(seal.index.before_lsn(first.previous()), None);
         assert_eq!(seal.index.before_lsn(first).unwrap().offset, FRAMES_OFFSET);
         let entry = seal.index.before_lsn(first.plus(100)).unwrap();
-        assert!(entry.lsn <= first.plus(100) && entry.lsn.plus(7 * 4) > first.plus(100));
+        assert!((first.plus(73)..=first.plus(100)).contains(&entry.lsn));
         assert_eq!(seal.index.before_offset(entry.offset), Some(entry));
         for cut in (0..body.len()).step_by(if cfg!(miri) { 17 } else { 1 }) {
             assert_eq!(parse(&body[..cut], first, end), None);
         }
         assert_eq!(parse(&body, first, FRAMES_OFFSET + 700_000), None);
+    }
+
+    #[test]
+    fn entries_that_do_not_grow_within_the_segment_are_refused() {
+        let (first, end) = (Lsn::new(10), FRAMES_OFFSET + 1_000);
+        let parses = |records: u64, entries: &[(u64, u64)]| {
+            let mut body = Vec::new();
+            varint::put(&mut body, records);
+            varint::put(&mut body, 5);
+            varint::put(&mut body, entries.len() as u64);
+            for (lsns, bytes) in entries {
+                varint::put(&mut body, *lsns);
+                varint::put(&mut body, *bytes);
+            }
+            parse(&body, first, end).is_some()
+        };
+        assert!(parses(9, &[(0, 0), (8, 999)]));
+        assert!(parses(0, &[]));
+        for (records, entries) in [
+            (9, [(0, 0), (0, 999)]),
+            (9, [(0, 0), (8, 0)]),
+            (9, [(0, 0), (8, 1_000)]),
+            (8, [(0, 0), (8, 999)]),
+            (9, [(9, 0), (1, 1)]),
+            (9, [(u64::MAX, 0), (1, 1)]),
+            (9, [(0, u64::MAX), (1, 1)]),
+        ] {
+            assert!(!parses(records, &entries), "{records} {entries:?}");
+        }
     }
 }

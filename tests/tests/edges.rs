@@ -1,0 +1,264 @@
+//! The core at its edges: answers of a host that come late, short or not at all, questions about
+//! what is not there, and requests at the wrong time.
+
+use seawall_core::command::{Command, Folder, Listed};
+use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
+use seawall_core::cursor::{Footer, Start, StartError, footer, holder};
+use seawall_core::error::{AppendError, RequestError};
+use seawall_core::id::{Lsn, Position, SegmentId};
+use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
+use seawall_core::record::{Entry, Record};
+use seawall_core::recover::{Mode, Recovery, RecoveryError};
+use seawall_core::wire::name::FileId;
+use seawall_tests::disk::{Disk, Memory};
+use seawall_tests::opening::start;
+
+fn config() -> Config {
+    let config = Config {
+        segment_bytes_max: 8 << 10,
+        batch_bytes: 4 << 10,
+        record_bytes_max: 2 << 10,
+        fsync_policy: FsyncPolicy::Always,
+        crc: seawall_tests::crc(),
+        ..Config::default()
+    };
+    config.checked().unwrap()
+}
+
+fn run(disk: &mut Disk, log: &mut Log<Memory>) {
+    while let Some(command) = log.poll_command() {
+        let done = disk.execute(command, None);
+        log.complete(done);
+    }
+}
+
+fn open(disk: &mut Disk) -> Log<Memory> {
+    let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
+    while let Some(command) = recovery.poll_command() {
+        recovery.complete(disk.execute(command, None));
+    }
+    let mut log = recovery.finish().unwrap().0;
+    run(disk, &mut log);
+    log
+}
+
+fn append(disk: &mut Disk, log: &mut Log<Memory>, value: &[u8]) -> Result<Lsn, AppendError> {
+    let record = Record::put(b"key", value);
+    let result = loop {
+        match log.append(&Entry::from(&record), Level::Disk) {
+            Err(AppendError::Busy) => run(disk, log),
+            result => break result,
+        }
+    };
+    run(disk, log);
+    result.map(|appended| appended.last)
+}
+
+/// A log of several segments, with `last` as its last record.
+fn filled(disk: &mut Disk, last: u64) -> Log<Memory> {
+    let mut log = open(disk);
+    while append(disk, &mut log, &[7; 500]).unwrap() < Lsn::new(last) {}
+    log
+}
+
+/// Its first segment that has ended.
+fn sealed(log: &Log<Memory>) -> (SegmentInfo, SegmentEnd) {
+    let info = log.segments().next().unwrap();
+    (info, info.end.unwrap())
+}
+
+#[test]
+fn readers_are_told_what_is_not_there() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 60);
+    log.delete_before(Lsn::new(40)).unwrap();
+    run(&mut disk, &mut log);
+    let segments: Vec<_> = log.segments().collect();
+    let (first, last) = (log.first_lsn(), log.appended().lsn);
+    let ask = |start| holder(&segments, start, first, last);
+    assert_eq!(ask(Start::First), Ok(0));
+    assert_eq!(ask(Start::Lsn(last.next())), Ok(segments.len() - 1));
+    let beyond = last.plus(2);
+    assert_eq!(ask(Start::Lsn(beyond)), Err(StartError::BeyondEnd { lsn: beyond, last }));
+    let gone = first.previous();
+    assert_eq!(ask(Start::Lsn(gone)), Err(StartError::Deleted { lsn: gone, first }));
+    let at = |segment| Start::Position(Position::new(segment, 128));
+    let deleted = Err(StartError::Deleted { lsn: Lsn::ZERO, first });
+    assert_eq!(ask(at(SegmentId::FIRST)), deleted);
+    assert_eq!(ask(at(segments[0].segment)), Ok(0));
+    let nowhere = Position::new(SegmentId::new(99), 128);
+    assert_eq!(ask(Start::Position(nowhere)), Err(StartError::NoSuchPosition(nowhere)));
+    assert_eq!(holder(&[], at(SegmentId::FIRST), first, last), {
+        Err(StartError::NoSuchPosition(Position::new(SegmentId::FIRST, 128)))
+    });
+}
+
+#[test]
+fn only_a_footer_in_its_place_is_one() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let offset = usize::try_from(end.frames_end).unwrap();
+    let crc = seawall_tests::crc();
+    let look = |bytes: &[u8]| footer(&info, &end, bytes, crc);
+    assert!(matches!(look(&file[offset..]), Footer::Whole(_)));
+    let length = (file.len() - offset) as u64;
+    assert_eq!(look(&file[offset..file.len() - 1]), Footer::Longer(length));
+    for other in [&file[128..], &file[offset + 1..], &[]] {
+        assert_eq!(look(other), Footer::Unusable);
+    }
+    for at in 0..file.len() - offset {
+        let mut bytes = file[offset..].to_vec();
+        bytes[at] ^= 0x10;
+        assert!(!matches!(look(&bytes), Footer::Whole(_)), "byte {at}");
+    }
+}
+
+#[test]
+fn events_that_nobody_takes_are_dropped_and_counted() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    for _ in 0..300 {
+        append(&mut disk, &mut log, b"x").unwrap();
+    }
+    assert!(log.events_dropped() > 0);
+    let kept = std::iter::from_fn(|| log.poll_event()).count();
+    assert_eq!(kept, 256);
+}
+
+#[test]
+fn requests_at_the_wrong_time_are_refused() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 60);
+    log.delete_before(Lsn::new(40)).unwrap();
+    assert_eq!(log.truncate_after(Lsn::new(50)), Err(RequestError::Busy));
+    run(&mut disk, &mut log);
+    assert_eq!(log.close(), Err(RequestError::Busy), "nobody has taken the result");
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let first = log.first_lsn();
+    let lsn = Lsn::new(3);
+    assert_eq!(log.truncate_after(lsn), Err(RequestError::Deleted { lsn, first }));
+    let (lsn, last) = (Lsn::new(1_000), log.appended().lsn);
+    assert_eq!(log.truncate_after(lsn), Err(RequestError::BeyondEnd { lsn, last }));
+    log.truncate_after(last).unwrap();
+    assert_eq!(log.take_request_result(), Some(Ok(())), "there is nothing to do");
+    log.close().unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    assert_eq!(append(&mut disk, &mut log, b"x"), Err(AppendError::Closed));
+    assert_eq!(log.rotate(), Err(AppendError::Closed));
+    assert_eq!(log.close(), Err(RequestError::Closed));
+    assert!(log.poll_command().is_none() && log.next_deadline().is_none());
+}
+
+#[test]
+fn a_recovery_wants_two_buffers_and_its_own_completions() {
+    let starved = |count| {
+        let mut start = start(&config(), 7, 7);
+        start.buffers.truncate(count);
+        Recovery::new(start, Mode::Open)
+    };
+    let mut none = starved(1);
+    assert!(none.is_done() && none.poll_command().is_none());
+    assert!(matches!(none.finish(), Err(RecoveryError::NoBuffers)));
+    let mut disk = Disk::with_sectors(512);
+    let (mut one, mut other) = (starved(2), starved(2));
+    // The other is further on by one command.
+    let done = disk.execute(other.poll_command().unwrap(), None);
+    other.complete(done);
+    let done = disk.execute(other.poll_command().unwrap(), None);
+    let listing = one.poll_command().unwrap();
+    assert!(one.poll_command().is_none(), "one at a time");
+    one.complete(done);
+    assert!(one.poll_command().is_none(), "that was not the one awaited");
+    one.complete(disk.execute(listing, None));
+    assert!(one.poll_command().is_some());
+    assert!(matches!(one.finish(), Err(RecoveryError::NoBuffers)), "it had not ended");
+}
+
+#[test]
+fn a_folder_in_place_of_a_file_is_named() {
+    let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
+    let Some(Command::List(list)) = recovery.poll_command() else { panic!("it lists first") };
+    let name = FileId::Segment(SegmentId::FIRST).name();
+    let listed = |folder, name: String| Listed { folder, name, bytes: None };
+    recovery.complete(list.done(Ok(vec![
+        listed(Folder::Quarantine, name.to_string()),
+        listed(Folder::Log, name.to_string()),
+    ])));
+    match recovery.finish() {
+        Err(RecoveryError::NotAFile(named)) => assert_eq!(named, name),
+        result => panic!("{result:?}"),
+    }
+}
+
+/// Recovers with every read of segments from `from` on cut short there: the file was longer when
+/// it was listed.
+fn recover_short(disk: &mut Disk, config: &Config, from: u64) -> Result<(Lsn, bool), String> {
+    let mut recovery = Recovery::new(start(config, 7, 7), Mode::Open);
+    let mut commands = 0;
+    while let Some(command) = recovery.poll_command() {
+        commands += 1;
+        assert!(commands < 10_000, "it does not end");
+        let done = match command {
+            Command::Read(mut read) if matches!(read.name.file, FileId::Segment(_)) => {
+                let file = disk.content(read.name).unwrap();
+                let start = usize::try_from(read.offset).unwrap().min(file.len());
+                let end = file.len().min(usize::try_from(from).unwrap().max(start));
+                let bytes = (end - start).min(read.buffer.len());
+                read.buffer[..bytes].copy_from_slice(&file[start..start + bytes]);
+                read.done(Ok(bytes))
+            }
+            command => disk.execute(command, None),
+        };
+        recovery.complete(done);
+    }
+    let (log, report) = recovery.finish().map_err(|error| error.to_string())?;
+    Ok((log.appended().lsn, report.is_damaged()))
+}
+
+#[test]
+fn a_file_that_ends_before_its_listed_length_is_no_trap() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (_, end) = sealed(&log);
+    for scan in [RecoveryScan::Tail, RecoveryScan::Full] {
+        for recovery in [RecoveryPolicy::PrefixValid, RecoveryPolicy::Salvage] {
+            let config = Config { scan, recovery, ..config() };
+            // From within the frames to within the footer, and past both.
+            for from in (200..end.frames_end + 200).step_by(61) {
+                let (last, is_damaged) =
+                    recover_short(&mut disk.clone(), &config, from).unwrap_or((Lsn::ZERO, true));
+                assert!(last == Lsn::new(40) || is_damaged, "cut at {from}: {last}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_truncation_that_cannot_read_its_segment_cuts_nothing() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 40);
+    log.truncate_after(Lsn::new(10)).unwrap();
+    while let Some(command) = log.poll_command() {
+        let done = match command {
+            Command::Read(mut read) => {
+                // A part of what was asked for, and then the file has ended.
+                let file = disk.content(read.name).unwrap();
+                let start = usize::try_from(read.offset).unwrap();
+                let bytes = read.buffer.len().min(600);
+                read.buffer[..bytes].copy_from_slice(&file[start..start + bytes]);
+                read.done(Ok(bytes))
+            }
+            command => disk.execute(command, None),
+        };
+        log.complete(done);
+    }
+    let result = log.take_request_result().unwrap();
+    assert!(matches!(result, Err(RequestError::Damaged { .. })), "{result:?}");
+    assert_eq!(log.appended().lsn, Lsn::new(40));
+    append(&mut disk, &mut log, b"on it goes").unwrap();
+    drop(log);
+    assert_eq!(open(&mut disk).appended().lsn, Lsn::new(41));
+}
