@@ -194,6 +194,8 @@ pub struct Cursor<C> {
     segment: SegmentInfo,
     crc: Crc32cFn,
     chunk_bytes: u64,
+    /// How many bytes it asks for next.
+    ask_bytes: u64,
     frame_bytes_max: u64,
     target: Target,
     /// Where the next frame begins.
@@ -224,6 +226,10 @@ struct OpenFrame {
     records: Paused,
 }
 
+/// A seek's first read: a record stands within 64 KiB of the index entry before it, and half of
+/// that on average.
+const SEEK_BYTES: u64 = 32 << 10;
+
 /// What the chunk says of the place where the next frame begins.
 enum Look {
     Frame(Head),
@@ -241,12 +247,14 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         chunk_bytes: u64,
         frame_bytes_max: u64,
     ) -> Self {
+        let chunk_bytes = chunk_bytes.max(HEAD_BYTES_MAX as u64);
         Self {
             at: FRAMES_OFFSET,
             lsn: segment.first_lsn,
             segment,
             crc,
-            chunk_bytes: chunk_bytes.max(HEAD_BYTES_MAX as u64),
+            chunk_bytes,
+            ask_bytes: chunk_bytes,
             frame_bytes_max,
             target: Target::Start,
             chunk: None,
@@ -260,9 +268,16 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     /// Goes to another place in the segment. `near` is the start of a frame at or before it and the
     /// LSN that it begins with, from the segment's index; without it the cursor reads from the
     /// beginning.
+    ///
+    /// It asks for little at first: who wants one record is done with that, and who reads on is
+    /// soon given whole chunks.
     pub fn seek(&mut self, target: Target, near: Option<(u64, Lsn)>) {
         (self.at, self.lsn) = near.unwrap_or((FRAMES_OFFSET, self.segment.first_lsn));
         self.target = target;
+        self.ask_bytes = match target {
+            Target::Start => self.chunk_bytes,
+            Target::Lsn(_) | Target::Offset(_) => self.chunk_bytes.min(SEEK_BYTES),
+        };
         self.frame = None;
         self.skipping = None;
     }
@@ -314,6 +329,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             }
         }
         self.chunk = Some(Chunk { offset, bytes, is_short });
+        self.ask_bytes = self.ask_bytes.saturating_mul(4).min(self.chunk_bytes);
     }
 
     /// After [`Step::Damaged`]: looks for the next good frame up to `limit`.
@@ -412,7 +428,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             if is_short && slice(self.chunk.as_ref(), self.at, 0).is_some() {
                 Look::NoFrame
             } else {
-                Look::NeedsBytes(bytes.max(self.chunk_bytes).min(left))
+                Look::NeedsBytes(bytes.max(self.ask_bytes).min(left))
             }
         };
         let here = slice(self.chunk.as_ref(), self.at, head_bytes);

@@ -733,3 +733,17 @@ impl Mark {
         Watermark { lsn: self.lsn, end: Position::new(segment, self.offset) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn salts_are_the_numbers_of_splitmix64() {
+        // The first numbers of the generator's published code, from the seed 1234567.
+        let mut salts = Salts(1_234_567);
+        for number in [6_457_827_717_110_365_317, 3_203_168_211_198_807_973] {
+            assert_eq!(salts.next(), number);
+        }
+    }
+}

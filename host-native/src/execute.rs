@@ -251,8 +251,12 @@ impl Executor {
         self.files().retain(|(id, _)| keeps(*id));
     }
 
-    /// A handle of its own for a reader.
+    /// A handle for a reader: that of a segment which the log has open anyway, or its own.
     pub(crate) fn open_for_reading(&self, segment: SegmentId) -> io::Result<Arc<File>> {
+        let wanted = FileId::Segment(segment);
+        if let Some((_, open)) = self.files().iter().find(|(id, _)| *id == wanted) {
+            return Ok(open.file.clone());
+        }
         self.dir.open(FileId::Segment(segment).name(), Access::Read).map(Arc::new)
     }
 

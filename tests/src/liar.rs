@@ -6,7 +6,7 @@
 //! frames that the lie did not touch it follows how far the log had said that it was durable: loss
 //! up to there must be told.
 
-use crate::disk::{Goes, Memory};
+use crate::disk::{Disk, Goes, Memory};
 use crate::ensure;
 use crate::history::Lie;
 use crate::opening::{Allowed, DeadBy, Ended, Go, Opened, contiguous, recover, start};
@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 use seawall_core::command::Command;
 use seawall_core::config::RecoveryPolicy;
 use seawall_core::log::Log;
-use seawall_core::recover::RecoveryError;
+use seawall_core::recover::{RecoveryError, Report};
 use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::name::{FileId, FileName};
 
@@ -35,6 +35,10 @@ pub struct Suspicion {
 }
 
 impl Suspicion {
+    fn is_about(&self, name: FileName) -> bool {
+        self.wrong.iter().any(|(other, ..)| *other == name)
+    }
+
     fn touches(&self, segment: u64, start: u64, end: u64) -> bool {
         self.wrong.iter().any(|(name, from, to)| {
             matches!(name.file, FileId::Segment(id) if id.get() == segment)
@@ -151,7 +155,12 @@ impl World {
     }
 
     /// A log on a disk that has lied was opened, or not: it tells, or it is as if nothing was.
-    pub(crate) fn judge_suspect(&mut self, opened: Result<Opened, RecoveryError>) -> Verdict {
+    /// `before` is what the recovery found.
+    pub(crate) fn judge_suspect(
+        &mut self,
+        opened: Result<Opened, RecoveryError>,
+        before: &Disk,
+    ) -> Verdict {
         let (log, report) = match opened {
             Ok(opened) => opened,
             Err(RecoveryError::Io(failure)) => {
@@ -186,7 +195,8 @@ impl World {
             ensure!(!refuses, 10, "a strict recovery opened what it found damaged: {report:?}");
             self.told += 1;
             self.is_over = true;
-            return self.opens_again(last);
+            self.opens_again(last)?;
+            return self.quarantine_holds(before, &report);
         }
         ensure!(ended == Ended::After(last), 2, "{ended:?}, but it says {last}");
         if !self.oracle.may_be_truncated_to(last) {
@@ -197,6 +207,34 @@ impl World {
         self.oracle.accept_loss(last);
         self.oracle.recovered(log.first_lsn().get(), last, None)?;
         self.log = Some(log);
+        Ok(())
+    }
+
+    /// After a loss of power as well, every byte that was cut as damage is in quarantine.
+    fn quarantine_holds(&self, before: &Disk, report: &Report) -> Verdict {
+        for range in &report.ranges {
+            let (Some(to), Some(old)) = (range.moved_to, before.content(range.file)) else {
+                continue;
+            };
+            let FileId::Quarantined(quarantined) = to.file else {
+                return broken(10, format!("{to} is not in quarantine"));
+            };
+            // A write of the recovery's own may have been the one that was lied about.
+            if self.suspicion.as_ref().is_some_and(|lie| lie.is_about(to)) {
+                continue;
+            }
+            let within = |at: u64| usize::try_from(at).map_or(old.len(), |at| at.min(old.len()));
+            let old = &old[within(range.start)..within(range.end)];
+            // Zeros at the end say nothing and need not be kept.
+            let said = old.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let old = &old[..said];
+            let from = range.start - quarantined.offset.unwrap_or(0).min(range.start);
+            let kept = self.disk.content(to).and_then(|kept| {
+                let from = usize::try_from(from).ok()?;
+                kept.get(from..from + old.len())
+            });
+            ensure!(kept == Some(old), 10, "{range:?} is not all in quarantine");
+        }
         Ok(())
     }
 

@@ -420,6 +420,7 @@ impl World {
             crashes_left = crashes_left.saturating_sub(1);
             let start = start(&self.config, self.random.number(), self.now);
             let mut disk = core::mem::take(&mut self.disk);
+            let before = self.suspicion.is_some().then(|| disk.clone());
             let mut has_failed = false;
             let mut verdict = Ok(());
             let opened = recover(&mut disk, start, |disk, command| {
@@ -464,8 +465,8 @@ impl World {
                 }
                 Some(opened) => opened,
             };
-            if self.suspicion.is_some() {
-                return self.judge_suspect(opened);
+            if let Some(before) = before {
+                return self.judge_suspect(opened, &before);
             }
             let (log, report) = match opened {
                 Ok(opened) => opened,

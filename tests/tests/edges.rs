@@ -5,13 +5,14 @@ use seawall_core::command::{Command, Folder, Listed};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Footer, Start, StartError, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
-use seawall_core::id::{Lsn, Position, SegmentId};
+use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryError};
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Memory};
 use seawall_tests::opening::start;
+use std::time::Duration;
 
 fn config() -> Config {
     let config = Config {
@@ -33,7 +34,11 @@ fn run(disk: &mut Disk, log: &mut Log<Memory>) {
 }
 
 fn open(disk: &mut Disk) -> Log<Memory> {
-    let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
+    open_with(disk, &config())
+}
+
+fn open_with(disk: &mut Disk, config: &Config) -> Log<Memory> {
+    let mut recovery = Recovery::new(start(config, 7, 7), Mode::Open);
     while let Some(command) = recovery.poll_command() {
         recovery.complete(disk.execute(command, None));
     }
@@ -122,9 +127,50 @@ fn events_that_nobody_takes_are_dropped_and_counted() {
     for _ in 0..300 {
         append(&mut disk, &mut log, b"x").unwrap();
     }
-    assert!(log.events_dropped() > 0);
+    // One sync for each append, and a rotation for each full segment but the last.
+    let told = 300 + log.segments().count() as u64 - 1;
+    assert_eq!(log.events_dropped(), told - 256);
     let kept = std::iter::from_fn(|| log.poll_event()).count();
     assert_eq!(kept, 256);
+}
+
+#[test]
+fn a_segment_ends_at_its_age_and_not_before() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_age_max: Some(Duration::from_micros(100)), ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"x").unwrap();
+    let opened = log.segments().next().unwrap().opened;
+    let deadline = opened.plus(Duration::from_micros(100));
+    assert_eq!(log.next_deadline(), Some(deadline));
+    log.tick(opened.plus(Duration::from_micros(99)));
+    run(&mut disk, &mut log);
+    assert_eq!(log.segments().count(), 1);
+    log.tick(deadline);
+    run(&mut disk, &mut log);
+    let segments: Vec<_> = log.segments().collect();
+    assert_eq!((segments.len(), segments[0].end.is_some()), (2, true));
+    assert_eq!(log.next_deadline(), None, "an empty segment has no age");
+}
+
+#[test]
+fn a_window_ends_when_it_says() {
+    let mut disk = Disk::with_sectors(512);
+    let window = Duration::from_micros(100);
+    let config = Config { fsync_policy: FsyncPolicy::Batch(window), ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let start = Time::from_micros(1_000);
+    log.tick(start);
+    log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Os).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!((log.written().lsn, log.durable().lsn), (Lsn::new(1), Lsn::ZERO));
+    assert_eq!(log.next_deadline(), Some(start.plus(window)));
+    log.tick(start.plus(Duration::from_micros(99)));
+    run(&mut disk, &mut log);
+    assert_eq!(log.durable().lsn, Lsn::ZERO);
+    log.tick(start.plus(window));
+    run(&mut disk, &mut log);
+    assert_eq!((log.durable().lsn, log.next_deadline()), (Lsn::new(1), None));
 }
 
 #[test]

@@ -9,6 +9,7 @@
 //!   component  the guest, built and made into components
 //!   examples   the component from other languages
 //!   miri       core's tests under Miri
+//!   mutants    core with small changes: do the tests see them?
 //!   schedules  the native engine under a random scheduler of threads
 //!   tidy       the rules of the house, as a test
 //!   fuzz       a minute of fuzzing
@@ -27,6 +28,7 @@ mod fuzz;
 mod kills;
 mod machine;
 mod miri;
+mod mutants;
 mod run;
 mod schedules;
 mod source;
@@ -53,6 +55,7 @@ Commands:
                        optimised, each for about N seconds (60)
   kills [--bug NAME].. plants each bug of tests/kills and writes into docs/PROOF.md which tests
                        catch it; `--jobs N` at a time; `--slice`: a few, as `test` does
+  mutants [--shard K/N] changes core in small ways with cargo-mutants, a part of it (0/30)
 
 Options:
   --fast               leave out the steps marked slow
@@ -77,6 +80,7 @@ enum Command {
     Tidy,
     Prove { seconds: u64 },
     Kills(kills::Options),
+    Mutants { shard: String },
 }
 
 const PROVE_SECONDS_DEFAULT: u64 = 60;
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
             run::all(&root, steps::PROVE, false, &environment)
         }
         Command::Kills(options) => kills::command(&root, &options),
+        Command::Mutants { shard } => run::alone(&root, |root| mutants::run(root, &shard)),
     }
 }
 
@@ -129,6 +134,8 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
             parse_seconds(&option["--seconds=".len()..])
         }
         ["kills", ref rest @ ..] => parse_kills(rest),
+        ["mutants"] => Ok(Command::Mutants { shard: "0/30".to_string() }),
+        ["mutants", "--shard", shard] => Ok(Command::Mutants { shard: shard.to_string() }),
         ["test" | "component" | "examples" | "fuzz" | "schedules" | "tidy" | "prove", ..] => {
             Err(format!("`{}` is not an option of `{}`", words[1..].join(" "), words[0]))
         }

@@ -71,7 +71,7 @@ pub(crate) fn all(
 }
 
 /// Runs one function as a command of its own, without a summary.
-pub(crate) fn alone(root: &Path, function: fn(&Path) -> Outcome) -> ExitCode {
+pub(crate) fn alone(root: &Path, function: impl FnOnce(&Path) -> Outcome) -> ExitCode {
     match function(root) {
         Outcome::Passed => ExitCode::SUCCESS,
         Outcome::Failed(why) | Outcome::Skipped(why) => {

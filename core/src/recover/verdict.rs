@@ -915,12 +915,15 @@ impl Judge<'_> {
         }
         let later = live.iter().skip(whole_from).rev().map(|arranged| arranged.segment);
         for segment in later.filter(|segment| Some(*segment) != spare) {
+            let name = FileId::Segment(segment).name();
             let to = FileId::Quarantined(Quarantined { generation, segment, offset: None });
-            // The folder may not be there yet: making a file in it makes it.
+            // The folder may not be there yet: making a file in it makes it. What is moved may be
+            // known to the kernel alone.
             acts.extend([
+                Act::Sync(name),
                 Act::Create(to.new_name()),
                 Act::Remove(to.new_name()),
-                Act::Rename(FileId::Segment(segment).name(), to.name()),
+                Act::Rename(name, to.name()),
                 Act::SyncDir(Folder::Quarantine),
                 Act::SyncDir(Folder::Log),
             ]);

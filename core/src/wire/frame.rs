@@ -597,6 +597,7 @@ mod tests {
             raw_bytes: 1_000,
             ..Entry::from(&Record::put(b"k", b"packed"))
         };
+        assert_eq!(packed.stored_bytes(), 7);
         let timed = Record::put_with_ttl(b"k", b"timed", Duration::from_secs(1));
         let entries = [Entry::from(&Record::put(b"k", b"plain")), packed, Entry::from(&timed)];
         let entries = entries.iter().copied();
