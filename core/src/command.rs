@@ -9,6 +9,7 @@
 
 use crate::error::IoError;
 use crate::wire::name::{FileId, FileName};
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -191,18 +192,13 @@ pub struct Listed {
 pub enum Data<B> {
     /// The whole of a buffer.
     Buffer(B),
-    /// So many bytes from the front of an array.
-    Small([u8; SMALL_BYTES], usize),
+    /// A page of the manifest or a header: rare, and small.
+    Small(Box<[u8]>),
 }
-
-/// No piece of a file that the core writes from its own memory is longer.
-pub const SMALL_BYTES: usize = 128;
 
 impl<B> Data<B> {
     pub(crate) fn small(bytes: &[u8]) -> Self {
-        let mut array = [0; SMALL_BYTES];
-        array[..bytes.len()].copy_from_slice(bytes);
-        Self::Small(array, bytes.len())
+        Self::Small(bytes.into())
     }
 }
 
@@ -210,7 +206,7 @@ impl<B: AsRef<[u8]>> AsRef<[u8]> for Data<B> {
     fn as_ref(&self) -> &[u8] {
         match self {
             Self::Buffer(buffer) => buffer.as_ref(),
-            Self::Small(array, length) => &array[..*length],
+            Self::Small(bytes) => bytes,
         }
     }
 }

@@ -3,12 +3,13 @@
 
 use seawall_core::command::{Command, Folder, Listed};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
-use seawall_core::cursor::{Footer, Start, StartError, footer, holder};
+use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryError};
+use seawall_core::scan::Hole;
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Memory};
 use seawall_tests::opening::start;
@@ -117,6 +118,77 @@ fn only_a_footer_in_its_place_is_one() {
         let mut bytes = file[offset..].to_vec();
         bytes[at] ^= 0x10;
         assert!(!matches!(look(&bytes), Footer::Whole(_)), "byte {at}");
+    }
+}
+
+/// What reading a sealed segment shows, 1 KiB at a time: the records, and the holes between them.
+fn read(info: SegmentInfo, end: SegmentEnd, file: &[u8]) -> (Vec<u64>, Vec<Hole>) {
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 1_024, 1 << 20);
+    let (mut seen, mut holes) = (Vec::new(), Vec::new());
+    for _ in 0..10_000 {
+        match cursor.step(end.frames_end) {
+            Step::Read { offset, bytes } => {
+                let start = usize::try_from(offset).unwrap();
+                let end = file.len().min(start + usize::try_from(bytes).unwrap());
+                let is_short = ((end - start) as u64) < bytes;
+                cursor.fill(offset, file[start..end].to_vec(), is_short);
+            }
+            Step::Record(record, _) => seen.push(record.lsn.get()),
+            Step::Damaged { position, lsn } => {
+                assert_eq!((position.segment, lsn.get()), (info.segment, cursor.next_lsn().get()));
+                cursor.skip_damage(end.frames_end);
+            }
+            Step::Skipped(hole) => holes.push(hole),
+            Step::End => return (seen, holes),
+            step => panic!("{step:?}"),
+        }
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn a_reader_goes_on_behind_a_damaged_frame() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap().to_vec();
+    let last = end.last_lsn.get();
+    let all: Vec<u64> = (1..=last).collect();
+    assert_eq!(read(info, end, &file), (all.clone(), Vec::new()));
+    // Frames of one record each: where each begins, and where the frames end.
+    let bytes = (end.frames_end - 128) / last;
+    for lost in all.iter().copied() {
+        let start = 128 + (lost - 1) * bytes;
+        let mut damaged = file.clone();
+        damaged[usize::try_from(start).unwrap() + 20] ^= 1;
+        let (seen, holes) = read(info, end, &damaged);
+        let left: Vec<u64> = all.iter().copied().filter(|lsn| *lsn != lost).collect();
+        assert_eq!(seen, left);
+        let resumes = (lost < last).then(|| Lsn::new(lost + 1));
+        let hole = Hole { start, end: start + bytes, lsn: Lsn::new(lost), resumes, is_zero: false };
+        assert_eq!(holes, [hole]);
+    }
+    // A file that has lost its end.
+    let cut = usize::try_from(end.frames_end - bytes / 2).unwrap();
+    let (seen, holes) = read(info, end, &file[..cut]);
+    assert_eq!(seen, all[..all.len() - 1]);
+    assert_eq!((holes.len(), holes[0].resumes), (1, None));
+}
+
+#[test]
+fn a_frame_over_the_readers_limit_is_named() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap().to_vec();
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 1 << 20, 100);
+    let Step::Read { offset: 128, .. } = cursor.step(end.frames_end) else { panic!("it reads") };
+    cursor.fill(128, file[128..].to_vec(), true);
+    match cursor.step(end.frames_end) {
+        Step::TooLong { position, bytes, limit_bytes: 100 } => {
+            assert_eq!((position.offset, bytes > 500), (128, true));
+        }
+        step => panic!("{step:?}"),
     }
 }
 
@@ -236,6 +308,39 @@ fn a_folder_in_place_of_a_file_is_named() {
     match recovery.finish() {
         Err(RecoveryError::NotAFile(named)) => assert_eq!(named, name),
         result => panic!("{result:?}"),
+    }
+}
+
+#[test]
+fn a_salvaged_log_goes_on_behind_its_last_record() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, _) = sealed(&log);
+    drop(log);
+    disk.damage(FileId::Segment(info.segment).name(), |bytes| bytes[700] ^= 1);
+    let config = Config { recovery: RecoveryPolicy::Salvage, scan: RecoveryScan::Full, ..config() };
+    for last in [40, 41, 42] {
+        let mut log = open_with(&mut disk, &config);
+        assert_eq!((log.first_lsn(), log.appended().lsn), (Lsn::new(1), Lsn::new(last)));
+        assert_eq!(append(&mut disk, &mut log, b"on it goes"), Ok(Lsn::new(last + 1)));
+    }
+}
+
+#[test]
+fn a_log_whose_manifest_is_gone_begins_where_it_did() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 60);
+    log.delete_before(Lsn::new(40)).unwrap();
+    run(&mut disk, &mut log);
+    let (first, segments) = (log.first_lsn(), log.segments().count());
+    assert!(first > Lsn::new(1));
+    drop(log);
+    disk.lose(FileId::Manifest.name());
+    for last in [60, 61] {
+        let mut log = open(&mut disk);
+        assert_eq!((log.first_lsn(), log.appended().lsn), (first, Lsn::new(last)));
+        assert_eq!(log.segments().count(), segments);
+        append(&mut disk, &mut log, b"x").unwrap();
     }
 }
 
