@@ -10,8 +10,9 @@
 
 use std::time::Duration;
 
-/// More writers than this are not waited for. Beyond it one group appends while the other's sync
-/// runs, and processors, not syncs, are what limits; see docs/PERFORMANCE.md.
+/// More writers than this are not waited for: one group appends while the other's sync runs then,
+/// and one thread makes all commits. Processors, not syncs, are what limits; see
+/// docs/PERFORMANCE.md.
 const EXPECTED_MAX: usize = 64;
 
 /// After a wait in vain this many syncs at most set out without another.
@@ -49,9 +50,9 @@ pub(crate) struct Watch {
 impl Gather {
     /// A sync that took so long has served so many, and so many others wait already.
     pub(crate) fn served(&mut self, served: usize, waiting: usize, took: Duration) {
-        let expected = (served + waiting).min(EXPECTED_MAX);
+        let expected = served + waiting;
         self.window = None;
-        if served == 0 || expected < 2 {
+        if served == 0 || !(2..=EXPECTED_MAX).contains(&expected) {
             return;
         }
         if self.skips > 0 {
@@ -132,8 +133,10 @@ mod tests {
         assert_eq!(gather.watch(), Some(watch), "another takes over");
         gather.set_out();
         assert!(!gather.holds(0));
-        gather.served(1_000, 0, SYNC);
+        gather.served(EXPECTED_MAX, 0, SYNC);
         assert!(gather.holds(EXPECTED_MAX - 1) && !gather.holds(EXPECTED_MAX));
+        gather.served(EXPECTED_MAX, 1, SYNC);
+        assert!(!gather.holds(0), "that many are served better in two groups");
     }
 
     #[test]
