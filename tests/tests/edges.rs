@@ -1,7 +1,7 @@
 //! The core at its edges: answers of a host that come late, short or not at all, questions about
 //! what is not there, and requests at the wrong time.
 
-use seawall_core::command::{Command, Folder, Listed};
+use seawall_core::command::{Command, Folder, Listed, Operation};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
@@ -11,7 +11,7 @@ use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::name::FileId;
-use seawall_tests::disk::{Disk, Memory};
+use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::start;
 use std::time::Duration;
 
@@ -114,6 +114,10 @@ fn only_a_footer_in_its_place_is_one() {
     for other in [&file[128..], &file[offset + 1..], &[]] {
         assert_eq!(look(other), Footer::Unusable);
     }
+    // The head of a seal that says it is 100 MiB long.
+    let mut long = vec![3, 0, 0, 0, 0, 0, 0, 0, 0, 0x80, 0x80, 0x80, 0x32];
+    long.resize(100, 0);
+    assert_eq!(look(&long), Footer::Unusable);
     for at in 0..file.len() - offset {
         let mut bytes = file[offset..].to_vec();
         bytes[at] ^= 0x10;
@@ -342,6 +346,87 @@ fn a_log_whose_manifest_is_gone_begins_where_it_did() {
         assert_eq!(log.segments().count(), segments);
         append(&mut disk, &mut log, b"x").unwrap();
     }
+}
+
+#[test]
+fn a_footer_longer_than_the_first_look_is_read_whole() {
+    let mut disk = Disk::with_sectors(4_096);
+    let config = Config { segment_bytes_max: 128 << 20, batch_bytes: 1 << 20, ..config() };
+    let config = Config { record_bytes_max: 1 << 20, preallocate: false, ..config };
+    let mut log = open_with(&mut disk, &config);
+    // An index entry for each record, of five bytes.
+    let value = vec![7; 64 << 10];
+    for _ in 0..1_100 {
+        append(&mut disk, &mut log, &value).unwrap();
+    }
+    log.rotate().unwrap();
+    append(&mut disk, &mut log, b"x").unwrap();
+    let (info, end) = sealed(&log);
+    drop(log);
+    let name = FileId::Segment(info.segment).name();
+    let footer_bytes = disk.content(name).unwrap().len() as u64 - end.frames_end;
+    assert!(footer_bytes > 4_096, "{footer_bytes}");
+    let recover = |disk: &mut Disk| {
+        let mut recovery = Recovery::new(start(&config, 7, 7), Mode::Open);
+        while let Some(command) = recovery.poll_command() {
+            recovery.complete(disk.execute(command, None));
+        }
+        let (log, report) = recovery.finish().unwrap();
+        (log.appended().lsn, report.segments_scanned, report.is_damaged())
+    };
+    // The active segment and the empty one behind it are scanned, this one is not.
+    assert_eq!(recover(&mut disk.clone()), (Lsn::new(1_101), 2, false));
+    // Without a part of its footer the segment is scanned, and holds what it did.
+    disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
+    assert_eq!(recover(&mut disk), (Lsn::new(1_101), 3, false));
+}
+
+#[test]
+fn a_sealed_segment_with_nothing_but_its_header_is_damage() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    drop(log);
+    disk.damage(FileId::Segment(info.segment).name(), |bytes| bytes.truncate(128));
+    let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
+    while let Some(command) = recovery.poll_command() {
+        recovery.complete(disk.execute(command, None));
+    }
+    let damage = recovery.finish().unwrap().1.damage.unwrap();
+    assert_eq!((damage.first_lost, damage.last_lost), (Lsn::new(1), Lsn::new(40)));
+    assert!(damage.durable >= end.last_lsn);
+}
+
+#[test]
+fn a_copy_to_quarantine_that_fails_is_made_again() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    drop(log);
+    let name = FileId::Segment(info.segment).name();
+    disk.damage(name, |bytes| bytes[700] ^= 1);
+    let wanted = disk.content(name).unwrap().to_vec();
+    let is_copy = |command: &Command<Memory>| {
+        let is_write = command.operation() == Operation::Write;
+        is_write && matches!(command.file(), Some(FileId::Quarantined(_)))
+    };
+    let config = Config { scan: RecoveryScan::Full, ..config() };
+    for fault in [Some(Fault::Fails), Some(Fault::NoSpace), None] {
+        let mut recovery = Recovery::new(start(&config, 7, 7), Mode::Open);
+        while let Some(command) = recovery.poll_command() {
+            let fault = fault.filter(|_| is_copy(&command));
+            recovery.complete(disk.execute(command, fault));
+        }
+        assert_eq!(recovery.finish().is_ok(), fault.is_none());
+    }
+    let mut kept = disk.names().filter(|name| matches!(name.file, FileId::Quarantined(_)));
+    let kept = kept.find(|name| {
+        matches!(name.file, FileId::Quarantined(of) if of.segment == info.segment) && !name.is_new
+    });
+    let kept = disk.content(kept.unwrap()).unwrap();
+    let from = wanted.windows(kept.len()).position(|window| window == kept);
+    assert!(from.is_some_and(|from| from <= 700 && from + kept.len() > 700));
+    assert!(kept.len() as u64 > end.frames_end - 1_300);
 }
 
 /// Recovers with every read of segments from `from` on cut short there: the file was longer when
