@@ -240,7 +240,7 @@ impl Wal {
         Ok(())
     }
 
-    /// Waits until the I/O thread of a closed log has ended, and with it the lock.
+    /// Waits until the threads of a closed log have ended, and with them the lock.
     pub(crate) fn join(&self) {
         self.handle.join();
     }

@@ -395,7 +395,7 @@ impl Engine {
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Admission, Error> {
-        state.log.tick(self.clock.now());
+        state.tick(self.clock.now());
         let result = match entries {
             [entry] => state.log.append(entry, level),
             entries => state.log.append_batch(entries, level),
@@ -461,7 +461,7 @@ impl Engine {
     /// Ends the active segment. `Some`: wait and try again.
     pub(crate) fn rotate(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
         let mut state = self.lock();
-        state.log.tick(self.clock.now());
+        state.tick(self.clock.now());
         let later = match state.log.rotate() {
             Ok(()) => None,
             Err(error) => Some(self.wait(state.later(Error::from_append(error))?)),
@@ -616,7 +616,7 @@ impl Engine {
         let waited = state.durable.len();
         let rolled_back = state.log.complete(done);
         if !took.is_zero() {
-            state.log.tick(self.clock.now());
+            state.tick(self.clock.now());
         }
         let mut aftermath = Aftermath::default();
         if let Some(rolled_back) = rolled_back {
@@ -735,7 +735,7 @@ impl Engine {
     fn make_commits(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
-            state.log.tick(self.clock.now());
+            state.tick(self.clock.now());
             let aftermath = self.after_change(&mut state, Duration::ZERO);
             if !aftermath.is_empty() {
                 drop(state);
@@ -752,20 +752,18 @@ impl Engine {
             }
             let watch = if state.holds_back() { state.gather.watch() } else { None };
             let now = self.clock.now();
-            let deadline = match watch {
-                Some(watch) => Some(now.plus(watch.patience)),
-                None => state.log.next_deadline(),
-            };
+            let over = watch.map(|watch| now.plus(watch.patience));
+            let deadline = [over, state.log.next_deadline()].into_iter().flatten().min();
             state.commits_sleep = deadline.map_or(Sleep::UntilWoken, Sleep::Until);
             state = match deadline {
                 None => self.commits.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
                     let left = deadline.as_micros().saturating_sub(now.as_micros());
                     let left = Duration::from_micros(left);
-                    let (mut state, is_over) =
+                    let (mut state, is_late) =
                         wait_timeout(&self.commits, &self.state, state, left);
                     if let Some(watch) = watch {
-                        state.gather.unwatch(watch, is_over);
+                        state.gather.unwatch(watch, is_late && Some(deadline) == over);
                     }
                     state
                 }
@@ -999,6 +997,14 @@ impl State {
         let at = queue.iter().rposition(|(other, _)| *other <= lsn).map_or(0, |at| at + 1);
         queue.insert(at, (lsn, slot));
         slot
+    }
+
+    /// Tells the log the time. A sync that falls due does not wait for anybody.
+    fn tick(&mut self, now: Time) {
+        if self.log.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.gather.give_up();
+        }
+        self.log.tick(now);
     }
 
     /// Whether the next sync waits for more who want it, and nothing else is wanted.

@@ -95,6 +95,11 @@ impl Gather {
         }
     }
 
+    /// The next sync sets out at once, whoever is expected.
+    pub(crate) fn give_up(&mut self) {
+        self.window = None;
+    }
+
     /// A sync sets out.
     pub(crate) fn set_out(&mut self) {
         if self.window.take().is_some() {
@@ -137,6 +142,18 @@ mod tests {
         assert!(gather.holds(EXPECTED_MAX - 1) && !gather.holds(EXPECTED_MAX));
         gather.served(EXPECTED_MAX, 1, SYNC);
         assert!(!gather.holds(0), "that many are served better in two groups");
+    }
+
+    #[test]
+    fn a_sync_that_falls_due_waits_for_nobody_and_holds_it_against_nobody() {
+        let mut gather = Gather::default();
+        gather.served(4, 0, SYNC);
+        let watch = gather.watch().unwrap();
+        gather.give_up();
+        assert!(!gather.holds(1));
+        gather.unwatch(watch, true);
+        gather.served(4, 0, SYNC);
+        assert!(gather.holds(1), "that was no wait in vain");
     }
 
     #[test]
