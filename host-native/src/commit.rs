@@ -546,14 +546,15 @@ impl Engine {
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
                 return None;
             }
+            if !state.slots.is_waiting(slot) {
+                continue;
+            }
             let watch = if state.holds_back() { state.gather.watch() } else { None };
-            if let Some(watch) = watch {
-                if let Some(parker) = state.slots.wake_thread(slot) {
-                    drop(state);
-                    let is_told = parker.park(Instant::now().checked_add(watch.patience));
-                    state = self.lock();
-                    state.gather.unwatch(watch, !is_told);
-                }
+            if let (Some(watch), Some(parker)) = (watch, state.slots.wake_thread(slot)) {
+                drop(state);
+                let is_told = parker.park(Instant::now().checked_add(watch.patience));
+                state = self.lock();
+                state.gather.unwatch(watch, !is_told);
                 continue;
             }
             if let Some(goal) = goal {

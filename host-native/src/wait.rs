@@ -220,6 +220,11 @@ impl Slots {
         self.get(id).filter(|slot| slot.outcome.is_none())
     }
 
+    /// Whether it has no outcome yet.
+    pub(crate) fn is_waiting(&mut self, id: SlotId) -> bool {
+        self.waiting(id).is_some()
+    }
+
     /// The calling thread is about to sleep at a gate. `false`: it has its outcome already.
     pub(crate) fn wake_at(&mut self, id: SlotId, gate: GateId) -> bool {
         self.waiting(id).map(|slot| slot.wake = Wake::Gate(gate)).is_some()

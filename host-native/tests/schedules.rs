@@ -146,6 +146,28 @@ fn tasks_and_threads_share_a_log_and_tasks_may_go_away() {
 }
 
 #[test]
+fn whoever_has_nothing_to_wait_for_keeps_no_time_for_others() {
+    check(|dir| {
+        let wal = open(config(dir));
+        let threads = [(); 2].map(|()| {
+            let wal = wal.clone();
+            thread::spawn(move || {
+                for _ in 0..3 {
+                    wal.append(&record(b"x")).unwrap();
+                }
+            })
+        });
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        // All is durable, and two writers are expected.
+        wal.sync().unwrap();
+        wal.append(&record(b"alone")).unwrap();
+        wal.close().unwrap();
+    });
+}
+
+#[test]
 fn followers_see_every_record_and_the_end() {
     check(|dir| {
         let wal = open(config(dir));
