@@ -524,10 +524,7 @@ impl Engine {
     ) -> Option<Result<(), Error>> {
         loop {
             if let Some(outcome) = state.slots.outcome(slot) {
-                let mut wakes = Wakes::default();
-                self.hand_over(&mut state, &mut wakes);
-                drop(state);
-                wakes.wake(&self.gates);
+                self.go(state);
                 return Some(outcome.into_result());
             }
             if let Some(command) = state.next_commit() {
@@ -544,6 +541,7 @@ impl Engine {
                 continue;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.go(state);
                 return None;
             }
             if !state.slots.is_waiting(slot) {
@@ -576,6 +574,14 @@ impl Engine {
             }
             state = self.lock();
         }
+    }
+
+    /// Whoever goes leaves nothing undone that nobody else would do.
+    fn go(&self, mut state: MutexGuard<'_, State>) {
+        let mut wakes = Wakes::default();
+        self.hand_over(&mut state, &mut wakes);
+        drop(state);
+        wakes.wake(&self.gates);
     }
 
     fn has_reached(&self, Goal { level, lsn }: Goal) -> bool {
