@@ -548,7 +548,8 @@ impl Engine {
                 continue;
             }
             let watch = if state.holds_back() { state.gather.watch() } else { None };
-            if let (Some(watch), Some(parker)) = (watch, state.slots.wake_thread(slot)) {
+            if let Some(watch) = watch {
+                let parker = state.slots.wake_thread(slot);
                 drop(state);
                 let is_told = parker.park(Instant::now().checked_add(watch.patience));
                 state = self.lock();
@@ -557,9 +558,7 @@ impl Engine {
             }
             if let Some(goal) = goal {
                 let gate = state.turns.gate(goal.level);
-                if !state.slots.wake_at(slot, gate) {
-                    continue;
-                }
+                state.slots.wake_at(slot, gate);
                 let gate = self.gates.gate(gate);
                 let (turn, rollbacks) = (gate.turn(), self.rollbacks());
                 drop(state);
@@ -568,7 +567,7 @@ impl Engine {
                     return Some(Ok(()));
                 }
             } else {
-                let Some(parker) = state.slots.wake_thread(slot) else { continue };
+                let parker = state.slots.wake_thread(slot);
                 drop(state);
                 parker.park(deadline);
             }

@@ -185,13 +185,19 @@ impl Executor {
 
     /// The open file, which keeps its handle through a renaming.
     fn file(&self, name: FileName) -> io::Result<Arc<OpenFile>> {
-        if let Some((_, file)) = self.files().iter().find(|(id, _)| *id == name.file) {
-            return Ok(file.clone());
+        if let Some(file) = self.found(name.file) {
+            return Ok(file);
         }
         let access = if self.is_read_only { Access::Read } else { Access::ReadWrite };
         let file = OpenFile::new(Arc::new(self.dir.open(name, access)?));
         self.keep(name.file, file.clone());
         Ok(file)
+    }
+
+    /// The file, if it is open.
+    fn found(&self, wanted: FileId) -> Option<Arc<OpenFile>> {
+        let files = self.files();
+        files.iter().find(|(id, _)| *id == wanted).map(|(_, file)| file.clone())
     }
 
     fn keep(&self, id: FileId, file: Arc<OpenFile>) {
@@ -254,10 +260,10 @@ impl Executor {
     /// A handle for a reader: that of a segment which the log has open anyway, or its own.
     pub(crate) fn open_for_reading(&self, segment: SegmentId) -> io::Result<Arc<File>> {
         let wanted = FileId::Segment(segment);
-        if let Some((_, open)) = self.files().iter().find(|(id, _)| *id == wanted) {
-            return Ok(open.file.clone());
+        match self.found(wanted) {
+            Some(open) => Ok(open.file.clone()),
+            None => self.dir.open(wanted.name(), Access::Read).map(Arc::new),
         }
-        self.dir.open(FileId::Segment(segment).name(), Access::Read).map(Arc::new)
     }
 
     /// The names in the folder.

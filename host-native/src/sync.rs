@@ -8,14 +8,14 @@ use std::time::Duration;
 
 #[cfg(shuttle)]
 pub(crate) use shuttle::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     sync::{Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle, Thread},
     thread_local,
 };
 #[cfg(not(shuttle))]
 pub(crate) use std::{
-    sync::atomic::{AtomicU8, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     sync::{Condvar, Mutex, MutexGuard},
     thread::{self, JoinHandle, Thread},
     thread_local,

@@ -6,7 +6,7 @@
 //! of an older generation behind, which is passed over.
 
 use crate::error::Error;
-use crate::sync::{AtomicU8, Gate, Ordering, Thread, park_timeout, thread, thread_local};
+use crate::sync::{AtomicBool, Gate, Ordering, Thread, park_timeout, thread, thread_local};
 use seawall_core::config::Level;
 use seawall_core::error::{AppendError, RequestError};
 use std::sync::Arc;
@@ -36,7 +36,7 @@ impl Outcome {
 #[derive(Debug)]
 pub(crate) struct Parker {
     thread: Thread,
-    is_told: AtomicU8,
+    is_told: AtomicBool,
 }
 
 thread_local! {
@@ -45,34 +45,34 @@ thread_local! {
 
 impl Parker {
     fn new() -> Self {
-        Self { thread: thread::current(), is_told: AtomicU8::new(0) }
+        Self { thread: thread::current(), is_told: AtomicBool::new(false) }
     }
 
     /// The calling thread's. Nothing else may be waited for with it until [`Parker::park`] returns.
     fn of_this_thread() -> Arc<Self> {
         // A thread that is ending has none any more.
         let parker = PARKER.try_with(Arc::clone).unwrap_or_else(|_| Arc::new(Self::new()));
-        parker.is_told.store(0, Ordering::Relaxed);
+        parker.is_told.store(false, Ordering::Relaxed);
         parker
     }
 
     /// Sleeps until it is to look, or until the deadline: `false`.
     pub(crate) fn park(&self, deadline: Option<Instant>) -> bool {
-        while self.is_told.load(Ordering::Acquire) == 0 {
+        while !self.is_told.load(Ordering::Acquire) {
             match deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())) {
                 None => thread::park(),
                 Some(left) if left.is_zero() => return false,
                 Some(left) => park_timeout(left),
             }
             if cfg!(shuttle) && deadline.is_some() {
-                return self.is_told.load(Ordering::Acquire) != 0;
+                return self.is_told.load(Ordering::Acquire);
             }
         }
         true
     }
 
     fn unpark(&self) {
-        self.is_told.store(1, Ordering::Release);
+        self.is_told.store(true, Ordering::Release);
         self.thread.unpark();
     }
 }
@@ -225,23 +225,26 @@ impl Slots {
         self.waiting(id).is_some()
     }
 
-    /// The calling thread is about to sleep at a gate. `false`: it has its outcome already.
-    pub(crate) fn wake_at(&mut self, id: SlotId, gate: GateId) -> bool {
-        self.waiting(id).map(|slot| slot.wake = Wake::Gate(gate)).is_some()
+    /// The calling thread, which has no outcome yet, is about to sleep at a gate.
+    pub(crate) fn wake_at(&mut self, id: SlotId, gate: GateId) {
+        self.set_wake(id, Wake::Gate(gate));
     }
 
-    /// The calling thread is about to park. `None`: it has its outcome already.
-    pub(crate) fn wake_thread(&mut self, id: SlotId) -> Option<Arc<Parker>> {
-        let slot = self.waiting(id)?;
+    /// The calling thread, which has no outcome yet, is about to park.
+    pub(crate) fn wake_thread(&mut self, id: SlotId) -> Arc<Parker> {
         let parker = Parker::of_this_thread();
-        slot.wake = Wake::Thread(parker.clone());
-        Some(parker)
+        self.set_wake(id, Wake::Thread(parker.clone()));
+        parker
     }
 
-    /// A task is about to wait.
+    /// A task, which has no outcome yet, is about to wait.
     pub(crate) fn wake_task(&mut self, id: SlotId, waker: &Waker) {
+        self.set_wake(id, Wake::Task(waker.clone()));
+    }
+
+    fn set_wake(&mut self, id: SlotId, wake: Wake) {
         if let Some(slot) = self.waiting(id) {
-            slot.wake = Wake::Task(waker.clone());
+            slot.wake = wake;
         }
     }
 

@@ -12,7 +12,7 @@ use seawall_core::recover::{Mode, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory};
-use seawall_tests::opening::start;
+use seawall_tests::opening::{Go, Opened, recover, start};
 use std::time::Duration;
 
 fn config() -> Config {
@@ -39,13 +39,13 @@ fn open(disk: &mut Disk) -> Log<Memory> {
 }
 
 fn open_with(disk: &mut Disk, config: &Config) -> Log<Memory> {
-    let mut recovery = Recovery::new(start(config, 7, 7), Mode::Open);
-    while let Some(command) = recovery.poll_command() {
-        recovery.complete(disk.execute(command, None));
-    }
-    let mut log = recovery.finish().unwrap().0;
+    let mut log = recovered(disk, config).0;
     run(disk, &mut log);
     log
+}
+
+fn recovered(disk: &mut Disk, config: &Config) -> Opened {
+    recover(disk, start(config, 7, 7), |_, _| Go::On(None)).unwrap().unwrap()
 }
 
 fn append(disk: &mut Disk, log: &mut Log<Memory>, value: &[u8]) -> Result<Lsn, AppendError> {
@@ -367,11 +367,7 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     let footer_bytes = disk.content(name).unwrap().len() as u64 - end.frames_end;
     assert!(footer_bytes > 4_096, "{footer_bytes}");
     let recover = |disk: &mut Disk| {
-        let mut recovery = Recovery::new(start(&config, 7, 7), Mode::Open);
-        while let Some(command) = recovery.poll_command() {
-            recovery.complete(disk.execute(command, None));
-        }
-        let (log, report) = recovery.finish().unwrap();
+        let (log, report) = recovered(disk, &config);
         (log.appended().lsn, report.segments_scanned, report.is_damaged())
     };
     // The active segment and the empty one behind it are scanned, this one is not.
@@ -388,11 +384,7 @@ fn a_sealed_segment_with_nothing_but_its_header_is_damage() {
     let (info, end) = sealed(&log);
     drop(log);
     disk.damage(FileId::Segment(info.segment).name(), |bytes| bytes.truncate(128));
-    let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
-    while let Some(command) = recovery.poll_command() {
-        recovery.complete(disk.execute(command, None));
-    }
-    let damage = recovery.finish().unwrap().1.damage.unwrap();
+    let damage = recovered(&mut disk, &config()).1.damage.unwrap();
     assert_eq!((damage.first_lost, damage.last_lost), (Lsn::new(1), Lsn::new(40)));
     assert!(damage.durable >= end.last_lsn);
 }
@@ -412,12 +404,10 @@ fn a_copy_to_quarantine_that_fails_is_made_again() {
     };
     let config = Config { scan: RecoveryScan::Full, ..config() };
     for fault in [Some(Fault::Fails), Some(Fault::NoSpace), None] {
-        let mut recovery = Recovery::new(start(&config, 7, 7), Mode::Open);
-        while let Some(command) = recovery.poll_command() {
-            let fault = fault.filter(|_| is_copy(&command));
-            recovery.complete(disk.execute(command, fault));
-        }
-        assert_eq!(recovery.finish().is_ok(), fault.is_none());
+        let opened = recover(&mut disk, start(&config, 7, 7), |_, command| {
+            Go::On(fault.filter(|_| is_copy(command)))
+        });
+        assert_eq!(opened.unwrap().is_ok(), fault.is_none());
     }
     let mut kept = disk.names().filter(|name| matches!(name.file, FileId::Quarantined(_)));
     let kept = kept.find(|name| {

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::steps::Outcome;
 
+/// What the compiler is told.
+pub(crate) const FLAGS: &str = "--cfg shuttle";
+
 /// How many schedules of each kind `prove` goes through in each test.
 const PROVED: &str = "20000";
 
@@ -26,7 +29,7 @@ fn run(root: &Path, schedules: Option<&str>) -> Outcome {
     if let Some(schedules) = schedules {
         tests.arg("--release").env("SEAWALL_SCHEDULES", schedules);
     }
-    tests.env("RUSTFLAGS", "--cfg shuttle").env("CARGO_TARGET_DIR", root.join("target/schedules"));
+    tests.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", root.join("target/schedules"));
     match tests.current_dir(root).status() {
         Ok(status) if status.success() => Outcome::Passed,
         Ok(status) => Outcome::Failed(format!("cargo test ended with {status}")),

@@ -1,7 +1,7 @@
 //! The layers of tests, and a copy of the tree to run them in.
 
 use super::bug::Bug;
-use crate::run;
+use crate::{run, schedules};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -45,7 +45,7 @@ const TESTS: &str = "seawall-tests";
 pub(super) const LAYERS: &[Layer] = &[
     library("core", "seawall_core"),
     library("host", "seawall"),
-    Layer { flags: Some("--cfg shuttle"), ..integration!("schedules", true) },
+    Layer { flags: Some(schedules::FLAGS), ..integration!("schedules", true) },
     integration!("golden", true),
     integration!("fault_d22", true),
     integration!("faults_recovery", true),
