@@ -55,6 +55,19 @@ fn open(config: WalConfig) -> Wal {
     Wal::open(config).unwrap().0
 }
 
+/// Does the work in a thread for each, all at once.
+fn at_once<X: Send + 'static, T: Send + 'static, const N: usize>(
+    wal: &Wal,
+    each: [X; N],
+    work: fn(&Wal, X) -> T,
+) -> [T; N] {
+    let threads = each.map(|one| {
+        let wal = wal.clone();
+        thread::spawn(move || work(&wal, one))
+    });
+    threads.map(|thread| thread.join().unwrap())
+}
+
 fn record(value: &[u8]) -> Record<'_> {
     Record::put(b"key", value)
 }
@@ -64,24 +77,18 @@ fn all_writers_are_served_at_every_level() {
     check(|dir| {
         let wal = open(config(dir));
         let levels = [Level::Disk, Level::Disk, Level::Os, Level::Buffered];
-        let threads = levels.map(|level| {
-            let wal = wal.clone();
-            thread::spawn(move || {
-                for _ in 0..2 {
-                    let appended = wal.append_with(&record(&[1; 100]), level).unwrap();
-                    let stats = wal.stats();
-                    let reached = match level {
-                        Level::Buffered => stats.last_lsn,
-                        Level::Os => stats.written_lsn,
-                        Level::Disk => stats.durable_lsn,
-                    };
-                    assert!(reached >= appended.last);
-                }
-            })
+        at_once(&wal, levels, |wal, level| {
+            for _ in 0..2 {
+                let appended = wal.append_with(&record(&[1; 100]), level).unwrap();
+                let stats = wal.stats();
+                let reached = match level {
+                    Level::Buffered => stats.last_lsn,
+                    Level::Os => stats.written_lsn,
+                    Level::Disk => stats.durable_lsn,
+                };
+                assert!(reached >= appended.last);
+            }
         });
-        for thread in threads {
-            thread.join().unwrap();
-        }
         wal.close().unwrap();
         assert_eq!(wal.stats().durable_lsn, Lsn::new(8));
     });
@@ -91,17 +98,11 @@ fn all_writers_are_served_at_every_level() {
 fn writers_go_on_while_segments_are_made() {
     check(|dir| {
         let wal = open(config(dir));
-        let threads = [(); 3].map(|()| {
-            let wal = wal.clone();
-            thread::spawn(move || {
-                for _ in 0..3 {
-                    wal.append(&record(&[1; 1_500])).unwrap();
-                }
-            })
+        at_once(&wal, [(); 3], |wal, ()| {
+            for _ in 0..3 {
+                wal.append(&record(&[1; 1_500])).unwrap();
+            }
         });
-        for thread in threads {
-            thread.join().unwrap();
-        }
         wal.sync().unwrap();
         assert_eq!(wal.stats().durable_lsn, Lsn::new(9));
         assert!(wal.stats().segments.len() >= 4);
@@ -149,17 +150,11 @@ fn tasks_and_threads_share_a_log_and_tasks_may_go_away() {
 fn whoever_has_nothing_to_wait_for_keeps_no_time_for_others() {
     check(|dir| {
         let wal = open(config(dir));
-        let threads = [(); 2].map(|()| {
-            let wal = wal.clone();
-            thread::spawn(move || {
-                for _ in 0..3 {
-                    wal.append(&record(b"x")).unwrap();
-                }
-            })
+        at_once(&wal, [(); 2], |wal, ()| {
+            for _ in 0..3 {
+                wal.append(&record(b"x")).unwrap();
+            }
         });
-        for thread in threads {
-            thread.join().unwrap();
-        }
         // All is durable, and two writers are expected.
         wal.sync().unwrap();
         wal.append(&record(b"alone")).unwrap();
@@ -240,21 +235,17 @@ fn after_a_failed_write_everybody_is_told_and_nobody_succeeds() {
     check(|dir| {
         let fault = || Fault::Fails(io::Error::from_raw_os_error(5));
         let wal = open(WalConfig { interpose: FailsOnce::second(fault), ..config(dir) });
-        let threads = [Level::Disk, Level::Disk, Level::Os].map(|level| {
-            let wal = wal.clone();
-            thread::spawn(move || {
-                let mut acknowledged = Lsn::default();
-                loop {
-                    match wal.append_with(&record(&[1; 1_000]), level) {
-                        Ok(appended) if level == Level::Disk => acknowledged = appended.last,
-                        Ok(_) => {}
-                        Err(Error::Poisoned(_)) => return acknowledged,
-                        Err(error) => panic!("{error}"),
-                    }
+        let told = at_once(&wal, [Level::Disk, Level::Disk, Level::Os], |wal, level| {
+            let mut acknowledged = Lsn::default();
+            loop {
+                match wal.append_with(&record(&[1; 1_000]), level) {
+                    Ok(appended) if level == Level::Disk => acknowledged = appended.last,
+                    Ok(_) => {}
+                    Err(Error::Poisoned(_)) => return acknowledged,
+                    Err(error) => panic!("{error}"),
                 }
-            })
+            }
         });
-        let told = threads.map(|thread| thread.join().unwrap());
         let durable = wal.stats().durable_lsn;
         assert!(told.iter().all(|lsn| *lsn <= durable));
         assert!(matches!(wal.append(&record(b"x")), Err(Error::Poisoned(_))));
@@ -267,18 +258,15 @@ fn a_full_disk_undoes_what_it_did_not_take_and_appends_go_on() {
     check(|dir| {
         let fault = || Fault::Short(300, io::ErrorKind::StorageFull.into());
         let wal = open(WalConfig { interpose: FailsOnce::second(fault), ..config(dir) });
-        let threads = [(); 3].map(|()| {
-            let wal = wal.clone();
-            thread::spawn(move || {
-                let append = || match wal.append_with(&record(&[1; 1_000]), Level::Disk) {
-                    Ok(_) => 1,
-                    Err(Error::DiskFull(_)) => 0,
-                    Err(error) => panic!("{error}"),
-                };
-                append() + append()
-            })
+        let kept = at_once(&wal, [(); 3], |wal, ()| {
+            let append = || match wal.append_with(&record(&[1; 1_000]), Level::Disk) {
+                Ok(_) => 1,
+                Err(Error::DiskFull(_)) => 0,
+                Err(error) => panic!("{error}"),
+            };
+            append() + append()
         });
-        let kept: u64 = threads.map(|thread| thread.join().unwrap()).iter().sum();
+        let kept: u64 = kept.iter().sum();
         assert!(kept < 6, "nobody was refused");
         wal.sync().unwrap();
         assert_eq!(wal.stats().durable_lsn, Lsn::new(kept));
