@@ -217,8 +217,8 @@ struct FailsOnce {
 }
 
 impl FailsOnce {
-    fn second(fault: fn() -> Fault) -> Option<Arc<dyn Interpose>> {
-        Some(Arc::new(Self { at: 1, seen: AtomicU64::new(0), fault }))
+    fn second(fault: fn() -> Fault) -> Arc<dyn Interpose> {
+        Arc::new(Self { at: 1, seen: AtomicU64::new(0), fault })
     }
 }
 
@@ -234,7 +234,7 @@ impl Interpose for FailsOnce {
 fn after_a_failed_write_everybody_is_told_and_nobody_succeeds() {
     check(|dir| {
         let fault = || Fault::Fails(io::Error::from_raw_os_error(5));
-        let wal = open(WalConfig { interpose: FailsOnce::second(fault), ..config(dir) });
+        let wal = open(WalConfig { interpose: Some(FailsOnce::second(fault)), ..config(dir) });
         let told = at_once(&wal, [Level::Disk, Level::Disk, Level::Os], |wal, level| {
             let mut acknowledged = Lsn::default();
             loop {
@@ -257,7 +257,7 @@ fn after_a_failed_write_everybody_is_told_and_nobody_succeeds() {
 fn a_full_disk_undoes_what_it_did_not_take_and_appends_go_on() {
     check(|dir| {
         let fault = || Fault::Short(300, io::ErrorKind::StorageFull.into());
-        let wal = open(WalConfig { interpose: FailsOnce::second(fault), ..config(dir) });
+        let wal = open(WalConfig { interpose: Some(FailsOnce::second(fault)), ..config(dir) });
         let kept = at_once(&wal, [(); 3], |wal, ()| {
             let append = || match wal.append_with(&record(&[1; 1_000]), Level::Disk) {
                 Ok(_) => 1,
