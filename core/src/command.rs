@@ -87,7 +87,7 @@ pub struct Create {
 }
 
 /// Reserve the blocks of bytes `from..to` of a file and make it `to` bytes long; the new bytes read
-/// as zeros. Never makes it shorter.
+/// as zeros. Never makes it shorter. No write of bytes behind `to` is under way at the same time.
 #[derive(Debug)]
 pub struct Allocate {
     pub(crate) id: CommandId,

@@ -73,6 +73,9 @@ pub struct Config {
     pub fsync_policy: FsyncPolicy,
     /// Whether a segment's space is reserved before it is used.
     pub preallocate: bool,
+    /// How much of it is reserved at a time, in bytes. What is reserved and not used is read when
+    /// the log is opened after a crash.
+    pub reserve_bytes: u64,
     /// What to do about damage.
     pub recovery: RecoveryPolicy,
     /// How much to read when opening.
@@ -98,6 +101,7 @@ impl Default for Config {
             segment_age_max: None,
             fsync_policy: FsyncPolicy::Batch(Duration::from_millis(5)),
             preallocate: true,
+            reserve_bytes: 8 << 20,
             recovery: RecoveryPolicy::default(),
             scan: RecoveryScan::default(),
             compression: Compression::None,
@@ -123,6 +127,9 @@ pub const BATCH_BYTES_MIN: u64 = 4 << 10;
 /// The largest batch.
 pub const BATCH_BYTES_MAX: u64 = 64 << 20;
 
+/// The least that is reserved at a time: a sector.
+pub const RESERVE_BYTES_MIN: u64 = 512;
+
 /// Room that a segment keeps for the footer of a segment with one index entry.
 pub(crate) const FOOTER_BYTES: u64 = 160;
 
@@ -140,6 +147,7 @@ impl Config {
         let segment_bytes = self.segment_bytes_max;
         within("segment_bytes_max", segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
+        within("reserve_bytes", self.reserve_bytes, RESERVE_BYTES_MIN, u64::MAX)?;
         within("record_bytes_max", self.record_bytes_max, 1, u64::MAX)?;
         if let FsyncPolicy::Batch(window) = self.fsync_policy {
             let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);

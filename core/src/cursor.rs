@@ -17,7 +17,7 @@ use crate::scan::{Hole, ScanStart, SegmentScan};
 use crate::wire::checksum::{Crc32cFn, Place};
 use crate::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed, Paused, RecordError};
 use crate::wire::header::FRAMES_OFFSET;
-use crate::wire::seal::{self, Index};
+use crate::wire::seal::{self, INDEX_STRIDE_BYTES, Index};
 use alloc::boxed::Box;
 
 /// What a cursor does next.
@@ -200,8 +200,12 @@ pub struct Cursor<C> {
     target: Target,
     /// Where the next frame begins.
     at: u64,
-    /// The LSN that it begins with.
+    /// The LSN that it begins with; after a leap it may be later.
     lsn: Lsn,
+    /// Where to go on if no frame begins where a leap went.
+    leapt_from: Option<(u64, Lsn)>,
+    /// How long the last frame was.
+    last_frame_bytes: u64,
     chunk: Option<Chunk<C>>,
     frame: Option<OpenFrame>,
     skipping: Option<Box<SegmentScan>>,
@@ -226,13 +230,18 @@ struct OpenFrame {
     records: Paused,
 }
 
-/// A seek's first read: a record stands within 64 KiB of the index entry before it, and half of
-/// that on average.
+/// What a seek reads at a time until it is there: a record stands within 64 KiB of the index entry
+/// before it, and half of that on average.
 const SEEK_BYTES: u64 = 32 << 10;
+/// A leap's first read: records are often as long as the last one, and if that is not known, most
+/// are shorter than this.
+const LEAP_BYTES: u64 = 4 << 10;
+const LEAP_BYTES_MIN: u64 = 512;
 
 /// What the chunk says of the place where the next frame begins.
 enum Look {
-    Frame(Head),
+    /// A frame, and the LSN that it begins with.
+    Frame(Head, Lsn),
     NeedsBytes(u64),
     NoFrame,
     TooLong(u64),
@@ -251,6 +260,8 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         Self {
             at: FRAMES_OFFSET,
             lsn: segment.first_lsn,
+            leapt_from: None,
+            last_frame_bytes: 0,
             segment,
             crc,
             chunk_bytes,
@@ -269,15 +280,28 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     /// LSN that it begins with, from the segment's index; without it the cursor reads from the
     /// beginning.
     ///
-    /// It asks for little at first: who wants one record is done with that, and who reads on is
-    /// soon given whole chunks.
+    /// To an offset near an entry of the index it leaps: if a good frame begins there, nothing
+    /// before is read. It asks for little at first: who wants one record is done with that, and who
+    /// reads on is soon given whole chunks.
     pub fn seek(&mut self, target: Target, near: Option<(u64, Lsn)>) {
         (self.at, self.lsn) = near.unwrap_or((FRAMES_OFFSET, self.segment.first_lsn));
         self.target = target;
-        self.ask_bytes = match target {
-            Target::Start => self.chunk_bytes,
-            Target::Lsn(_) | Target::Offset(_) => self.chunk_bytes.min(SEEK_BYTES),
+        self.leapt_from = None;
+        let leap_bytes = match self.last_frame_bytes {
+            0 => LEAP_BYTES,
+            bytes => bytes.saturating_add(64).clamp(LEAP_BYTES_MIN, SEEK_BYTES),
         };
+        let ask_bytes = match target {
+            Target::Start => self.chunk_bytes,
+            Target::Offset(to) if (self.at + 1..self.at + INDEX_STRIDE_BYTES).contains(&to) => {
+                self.leapt_from = Some((self.at, self.lsn));
+                self.at = to;
+                leap_bytes
+            }
+            Target::Offset(to) if to == self.at => leap_bytes,
+            Target::Lsn(_) | Target::Offset(_) => SEEK_BYTES,
+        };
+        self.ask_bytes = ask_bytes.min(self.chunk_bytes);
         self.frame = None;
         self.skipping = None;
     }
@@ -329,7 +353,14 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             }
         }
         self.chunk = Some(Chunk { offset, bytes, is_short });
-        self.ask_bytes = self.ask_bytes.saturating_mul(4).min(self.chunk_bytes);
+        let is_on_its_way = match self.target {
+            Target::Start => false,
+            Target::Lsn(lsn) => self.lsn < lsn,
+            Target::Offset(offset) => self.at < offset,
+        };
+        if !is_on_its_way {
+            self.ask_bytes = self.ask_bytes.saturating_mul(4).min(self.chunk_bytes);
+        }
     }
 
     /// After [`Step::Damaged`]: looks for the next good frame up to `limit`.
@@ -400,18 +431,28 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             }
             let position = self.position();
             match self.look(limit) {
-                Look::Frame(head) => {
+                Look::Frame(head, lsn) => {
+                    self.leapt_from = None;
+                    self.last_frame_bytes = head.frame_bytes;
                     self.frame = Some(OpenFrame {
                         start: self.at,
                         bytes: head.frame_bytes,
-                        records: head.records(&[], self.lsn, position).pause(),
+                        records: head.records(&[], lsn, position).pause(),
                     });
                     self.at += head.frame_bytes;
-                    self.lsn = self.lsn.plus(head.count);
+                    self.lsn = lsn.plus(head.count);
                 }
                 Look::NeedsBytes(bytes) => return Step::Read { offset: self.at, bytes },
-                Look::NoFrame => return Step::Damaged { position, lsn: self.lsn },
-                Look::TooLong(bytes) => {
+                refused => {
+                    if let Some(start) = self.leapt_from.take() {
+                        // The place may be within a frame: goes there frame by frame.
+                        (self.at, self.lsn) = start;
+                        self.ask_bytes = SEEK_BYTES.min(self.chunk_bytes);
+                        continue;
+                    }
+                    let Look::TooLong(bytes) = refused else {
+                        return Step::Damaged { position, lsn: self.lsn };
+                    };
                     let limit_bytes = self.frame_bytes_max;
                     return Step::TooLong { position, bytes, limit_bytes };
                 }
@@ -443,7 +484,8 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             Parsed::Head(head) if head.frame_bytes <= left => head,
             _ => return Look::NoFrame,
         };
-        if head.lsn_from(self.lsn) != self.lsn {
+        let lsn = head.lsn_from(self.lsn);
+        if lsn != self.lsn && self.leapt_from.is_none() {
             return Look::NoFrame;
         }
         if head.frame_bytes > self.frame_bytes_max {
@@ -452,14 +494,10 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         let Some(frame) = slice(self.chunk.as_ref(), self.at, head.frame_bytes) else {
             return missing(head.frame_bytes);
         };
-        let place = Place {
-            salt: self.segment.salt,
-            segment: self.segment.segment,
-            offset: self.at,
-            lsn: self.lsn,
-        };
+        let place =
+            Place { salt: self.segment.salt, segment: self.segment.segment, offset: self.at, lsn };
         if head.holds(frame, place, self.segment.checksum, self.crc) {
-            Look::Frame(head)
+            Look::Frame(head, lsn)
         } else {
             Look::NoFrame
         }

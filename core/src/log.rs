@@ -108,7 +108,10 @@ struct Open {
     /// Up to here its blocks have been written, if only with zeros.
     padded: u64,
     is_syncing: bool,
-    allocation: Step,
+    /// Up to here its space is reserved, or is to stay as it is.
+    reserved: u64,
+    /// More is being reserved, up to here.
+    reserving: Option<u64>,
     trim: Step,
     /// The last record, once the segment is sealed.
     sealed: Option<Lsn>,
@@ -689,7 +692,6 @@ impl Open {
     fn resumed(active: ActiveSegment, last_lsn: Lsn, config: &Config) -> Self {
         let ActiveSegment { identity, link, end, file_bytes, index } = active;
         let mark = Mark { offset: end, lsn: last_lsn };
-        let is_allocated = file_bytes >= config.segment_bytes_max || !config.preallocate;
         Self {
             identity,
             link,
@@ -700,7 +702,8 @@ impl Open {
             synced: mark,
             padded: 0,
             is_syncing: false,
-            allocation: if is_allocated { Step::Done } else { Step::Due },
+            reserved: if config.preallocate { file_bytes } else { u64::MAX },
+            reserving: None,
             trim: Step::Due,
             sealed: None,
             index,

@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::error::{Failure, IoError, IoErrorKind};
 use crate::id::{LogId, Lsn, Position, SegmentId, Time};
 use crate::log::{ActiveSegment, Beginning, Log, SegmentInfo};
+use crate::wire::frame::HEAD_BYTES_MAX;
 use crate::wire::header::{HEADER_BYTES, Identity, Link};
 use crate::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use crate::wire::name::{FileId, FileName};
@@ -348,8 +349,11 @@ impl<B: Buffer> Recovery<B> {
             }
             Stage::Walk(walk) => {
                 let (name, offset, bytes) = walk.wants()?;
-                let bytes = bytes.min(self.config.batch_bytes);
-                self.read(name, offset, bytes)
+                // Reads end at multiples of a batch, also where one begins with the head of a frame
+                // that the last one had cut: a host can tell what comes next.
+                let piece_bytes = self.config.batch_bytes;
+                let ended = (offset + HEAD_BYTES_MAX as u64) / piece_bytes * piece_bytes;
+                self.read(name, offset, bytes.min(ended + piece_bytes - offset))
             }
             Stage::Act(_) => self.poll_act(),
             Stage::Done | Stage::Failed(_) => None,

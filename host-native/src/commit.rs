@@ -18,6 +18,7 @@
 //! due. The other does the upkeep: the next segment, trimming, deletion. So no commit waits while a
 //! segment is made.
 
+use crate::ahead;
 use crate::config::{Injected, WalConfig};
 use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
@@ -943,9 +944,7 @@ fn recover(
     mut recovery: Recovery<Memory>,
     config: &WalConfig,
 ) -> Result<(Log<Memory>, seawall_core::recover::Report), Error> {
-    while let Some(command) = recovery.poll_command() {
-        recovery.complete(executor.execute(command));
-    }
+    ahead::run(&mut recovery, executor, config);
     let failed = |error| Error::Recovery { dir: PathBuf::from(&config.dir), error };
     recovery.finish().map_err(failed)
 }

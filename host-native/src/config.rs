@@ -38,6 +38,10 @@ pub struct WalConfig {
     pub fsync_policy: FsyncPolicy,
     /// Whether a segment's space is reserved before it is used. Default: yes.
     pub preallocate: bool,
+    /// How much of it is reserved at a time, in bytes, at least 512; a file is so much longer than
+    /// what it holds. Opening after a crash reads what is reserved and not used. Default: 8 MiB;
+    /// with `map_appends` a segment, since more pages of a longer file come in at a time.
+    pub reserve_size: Option<u64>,
     /// What to do about damage to what had been durable. Default: end the log before it and keep
     /// what is cut in `quarantine/`.
     pub recovery: RecoveryPolicy,
@@ -108,6 +112,7 @@ impl Default for WalConfig {
             max_segment_age: core.segment_age_max,
             fsync_policy: core.fsync_policy,
             preallocate: core.preallocate,
+            reserve_size: None,
             recovery: core.recovery,
             scan: core.scan,
             compression: core.compression,
@@ -137,11 +142,14 @@ impl WalConfig {
 
     /// What the core runs with.
     pub(crate) fn to_core(&self) -> Result<Config, Error> {
+        let whole = self.map_appends.then_some(self.max_segment_size);
+        let reserve_size = self.reserve_size.or(whole);
         let config = Config {
             segment_bytes_max: self.max_segment_size,
             segment_age_max: self.max_segment_age,
             fsync_policy: self.fsync_policy,
             preallocate: self.preallocate,
+            reserve_bytes: reserve_size.unwrap_or(Config::default().reserve_bytes),
             recovery: self.recovery,
             scan: self.scan,
             compression: self.compression,
@@ -173,6 +181,7 @@ impl fmt::Debug for WalConfig {
             .field("max_segment_age", &self.max_segment_age)
             .field("fsync_policy", &self.fsync_policy)
             .field("preallocate", &self.preallocate)
+            .field("reserve_size", &self.reserve_size)
             .field("recovery", &self.recovery)
             .field("scan", &self.scan)
             .field("compression", &self.compression)

@@ -34,6 +34,9 @@ pub(crate) struct WriterLock {
 pub(crate) enum Access {
     Read,
     ReadWrite,
+    /// To read past the page cache (`O_DIRECT`): offsets, lengths and memory have to be aligned.
+    /// Where there is no such thing it is refused.
+    ReadDirect,
 }
 
 impl Dir {
@@ -54,7 +57,7 @@ impl Dir {
     pub(crate) fn lock(&self) -> io::Result<Option<WriterLock>> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true);
-        no_follow(&mut options);
+        no_follow(&mut options, 0);
         let file = self.folder.open_with(LOCK, &options)?.into_std();
         match file.try_lock() {
             Ok(()) => Ok(Some(WriterLock { _file: file })),
@@ -94,7 +97,8 @@ impl Dir {
     pub(crate) fn open(&self, name: FileName, access: Access) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(access == Access::ReadWrite);
-        no_follow(&mut options);
+        let flags = if access == Access::ReadDirect { direct_flag()? } else { 0 };
+        no_follow(&mut options, flags);
         let file = self.folder.open_with(name.to_string(), &options)?.into_std();
         if file.metadata()?.is_file() {
             Ok(file)
@@ -201,13 +205,24 @@ fn sync_parent(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+#[cfg(target_os = "linux")]
+#[allow(clippy::unnecessary_wraps, reason = "other platforms have none")]
+const fn direct_flag() -> io::Result<i32> {
+    Ok(libc::O_DIRECT)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn direct_flag() -> io::Result<i32> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 #[cfg(unix)]
-fn no_follow(options: &mut OpenOptions) {
-    options.custom_flags(libc::O_NOFOLLOW);
+fn no_follow(options: &mut OpenOptions, flags: i32) {
+    options.custom_flags(libc::O_NOFOLLOW | flags);
 }
 
 #[cfg(not(unix))]
-fn no_follow(options: &mut OpenOptions) {
+fn no_follow(options: &mut OpenOptions, _flags: i32) {
     // FILE_FLAG_OPEN_REPARSE_POINT: a link is opened itself, and then is no regular file.
     #[cfg(windows)]
     options.custom_flags(0x0020_0000);

@@ -9,7 +9,7 @@ use seawall_core::id::SegmentId;
 use seawall_core::wire::name::{FileId, FileName};
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 /// What is about to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,8 +58,17 @@ pub(crate) struct Executor {
 /// A file that commands go to.
 struct OpenFile {
     file: Arc<File>,
-    /// Made at the first write that is copied into it; `None` inside: it cannot be mapped.
-    mapping: OnceLock<Option<sys::Writable>>,
+    /// Held for a copy, and while the file's length changes.
+    mapping: Mutex<Mapping>,
+}
+
+/// A file's mapping for writes that are copied into it.
+enum Mapping {
+    /// It is made at the first such write.
+    NotYet,
+    /// It cannot be mapped.
+    None,
+    Open(sys::Writable),
 }
 
 /// Longer writes cost less as a call than the page faults that they would bring about.
@@ -67,16 +76,41 @@ const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
 
 impl OpenFile {
     fn new(file: Arc<File>) -> Arc<Self> {
-        Arc::new(Self { file, mapping: OnceLock::new() })
+        Arc::new(Self { file, mapping: Mutex::new(Mapping::NotYet) })
     }
 
     /// Copies into the mapped file what has its place there; `false`: it has to be written.
+    ///
+    /// While the length changes nothing is copied: a file system that makes a file longer clears
+    /// the rest of what was its last page, and with it what a mapping of the new length has put
+    /// there. A write waits for that by itself.
     fn copy(&self, bytes: &[u8], offset: u64) -> bool {
-        let mapping = self.mapping.get_or_init(|| {
-            let length = usize::try_from(self.file.metadata().ok()?.len()).ok()?;
-            sys::map_writable(&self.file, length).ok()?
-        });
-        mapping.as_ref().is_some_and(|mapping| mapping.write(bytes, offset))
+        let mut mapping = match self.mapping.try_lock() {
+            Ok(mapping) => mapping,
+            Err(TryLockError::Poisoned(error)) => error.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if let Mapping::NotYet = *mapping {
+            *mapping = self.map(offset).map_or(Mapping::None, Mapping::Open);
+        }
+        match &*mapping {
+            Mapping::Open(open) => open.write(bytes, offset),
+            Mapping::NotYet | Mapping::None => false,
+        }
+    }
+
+    /// Maps what a log writes from now on, which is what comes behind `from`.
+    fn map(&self, from: u64) -> Option<sys::Writable> {
+        let end = self.file.metadata().ok()?.len();
+        sys::map_writable(&self.file, from, end).ok()?
+    }
+
+    /// Changes the file's length. It is unmapped before: whoever touched a mapping past the end
+    /// would kill the process. The next write that is copied maps it anew.
+    fn resize(&self, change: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
+        let mut mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        *mapping = Mapping::NotYet;
+        change(&self.file)
     }
 }
 
@@ -108,9 +142,9 @@ impl Executor {
                 c.done(result.map_err(sync_error))
             }
             (Command::Read(mut c), fault) => {
-                let result = fails(fault)
-                    .and_then(|()| sys::read_at(&self.file(c.name)?.file, &mut c.buffer, c.offset));
-                c.done(result.map_err(io_error))
+                let result = fails(fault).map_err(io_error);
+                let result = result.and_then(|()| self.read(c.name, &mut c.buffer, c.offset));
+                c.done(result)
             }
             (Command::Create(c), fault) => {
                 let result = fails(fault).and_then(|()| self.create(c.name));
@@ -179,6 +213,17 @@ impl Executor {
         if sync { sys::sync_data(file).map_err(sync_error) } else { Ok(()) }
     }
 
+    /// Reads without asking who interposes.
+    pub(crate) fn read(
+        &self,
+        name: FileName,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, IoError> {
+        let file = self.file(name).map_err(io_error)?;
+        sys::read_at(&file.file, buffer, offset).map_err(io_error)
+    }
+
     fn files(&self) -> MutexGuard<'_, Vec<(FileId, Arc<OpenFile>)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -217,21 +262,12 @@ impl Executor {
         Ok(())
     }
 
-    /// A mapping must not reach past the end: whoever touched it there would kill the process.
     fn truncate(&self, name: FileName, bytes: u64) -> io::Result<()> {
-        self.unmapped(name)?.set_len(bytes)
+        self.file(name)?.resize(|file| file.set_len(bytes))
     }
 
-    /// The next mapping has all of it.
     fn allocate(&self, name: FileName, from: u64, to: u64) -> io::Result<()> {
-        sys::allocate(&*self.unmapped(name)?, from, to)
-    }
-
-    /// The open file, whose next write maps it anew.
-    fn unmapped(&self, name: FileName) -> io::Result<Arc<File>> {
-        let file = self.file(name)?.file.clone();
-        self.keep(name.file, OpenFile::new(file.clone()));
-        Ok(file)
+        self.file(name)?.resize(|file| sys::allocate(file, from, to))
     }
 
     fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
@@ -264,6 +300,11 @@ impl Executor {
             Some(open) => Ok(open.file.clone()),
             None => self.dir.open(wanted.name(), Access::Read).map(Arc::new),
         }
+    }
+
+    /// A handle that reads past the page cache.
+    pub(crate) fn open_direct(&self, segment: SegmentId) -> io::Result<File> {
+        self.dir.open(FileId::Segment(segment).name(), Access::ReadDirect)
     }
 
     /// The names in the folder.
@@ -306,7 +347,7 @@ fn call_of(command: &Command<Vec<u8>>) -> Call {
 
 /// What the core needs to know of a failure.
 #[expect(clippy::needless_pass_by_value, reason = "it is what `map_err` calls")]
-fn io_error(error: io::Error) -> IoError {
+pub(crate) fn io_error(error: io::Error) -> IoError {
     let kind = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => IoErrorKind::NoSpace,
         io::ErrorKind::NotFound => IoErrorKind::NotFound,

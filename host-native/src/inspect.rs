@@ -1,5 +1,6 @@
 //! Looking at a log without opening it for writing: nothing in its folder is changed.
 
+use crate::ahead;
 use crate::commit::open_recovery;
 use crate::config::WalConfig;
 use crate::dir::{Access, Dir};
@@ -59,9 +60,7 @@ fn inspect(executor: &Executor, config: &WalConfig) -> Result<(View, RecoveryInf
         // A writer may delete segments while we look: what is missing then is not there next time.
         executor.forget_all_but(|_| false);
         let mut recovery = open_recovery(config, Mode::Inspect)?;
-        while let Some(command) = recovery.poll_command() {
-            recovery.complete(executor.execute(command));
-        }
+        ahead::run(&mut recovery, executor, config);
         match recovery.finish_inspection() {
             Ok((view, report)) => {
                 sync_newest(executor, &view)?;

@@ -34,6 +34,7 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+mod ahead;
 pub mod blocking;
 mod commit;
 mod config;

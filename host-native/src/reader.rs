@@ -165,14 +165,16 @@ pub(crate) struct ReadDone {
 impl ReadJob {
     pub(crate) fn run(mut self) -> Result<ReadDone, Error> {
         let wanted = self.buffer.len();
-        let read = sys::read_at(&self.file, &mut self.buffer, self.offset).map_err(|error| {
-            let name = FileId::Segment(self.segment);
-            Error::Io { what: format!("read {name} at offset {}", self.offset), error }
-        })?;
+        let read = sys::read_at(&self.file, &mut self.buffer, self.offset)
+            .map_err(|error| unread(self.segment, self.offset, error))?;
         self.buffer.truncate(read);
         let bytes = self.buffer.freeze();
         Ok(ReadDone { offset: self.offset, bytes, is_short: read < wanted })
     }
+}
+
+fn unread(segment: SegmentId, offset: u64, error: io::Error) -> Error {
+    Error::Io { what: format!("read {} at offset {offset}", FileId::Segment(segment)), error }
 }
 
 /// The bytes of the segment that the reader is in.
@@ -181,12 +183,43 @@ enum Content {
     Mapped(Bytes),
 }
 
+/// A segment's index.
+#[derive(Default)]
+enum Footing {
+    #[default]
+    NotRead,
+    /// It is not sealed, or its footer is damaged.
+    Without,
+    Index(Index),
+}
+
+impl Footing {
+    const fn is_due(&self) -> bool {
+        matches!(self, Self::NotRead)
+    }
+}
+
+/// What is at hand of a segment.
+#[derive(Default)]
+struct AtHand {
+    content: Option<Content>,
+    index: Footing,
+}
+
+/// Of so many segments files and indexes are kept, for seeks that go to and fro.
+const VISITED_MAX: usize = 4;
+/// So much of a mapping is brought in at a time, in bytes.
+const MAPPED_CHUNK_BYTES: u64 = 1 << 20;
+
 /// The part of a reader that blocking and async have in common.
 pub(crate) struct Reading {
     source: Source,
     visibility: Visibility,
     cursor: Cursor<Bytes>,
-    content: Option<Content>,
+    /// What is at hand of the cursor's segment.
+    at_hand: AtHand,
+    /// The same of sealed segments that it was in before, the latest last.
+    visited: VecDeque<(SegmentInfo, AtHand)>,
     /// The segments after the cursor's.
     next_segments: VecDeque<SegmentInfo>,
     /// Up to here the cursor's segment may be shown.
@@ -202,41 +235,95 @@ pub(crate) struct Reading {
 impl Reading {
     pub(crate) fn new(source: Source, start: Start, visibility: Visibility) -> Result<Self, Error> {
         let config = source.config();
-        let epoch = source.epoch();
-        let (segments, first_lsn) = source.segments();
-        let (_, last) = source.end(visibility);
-        let index = holder(&segments, start, first_lsn, last).map_err(Error::from_start)?;
         let frame_bytes_max = config.max_segment_size.max(config.max_record_size) + (1 << 20);
         let blank = SegmentInfo {
             segment: SegmentId::NONE,
             salt: 0,
             checksum: config.checksum,
-            first_lsn,
+            first_lsn: Lsn::ZERO,
             opened: Time::default(),
             end: None,
         };
-        let info = segments.get(index).copied().unwrap_or(blank);
         let crc = crc32c::crc32c_append;
-        let cursor = Cursor::new(info, crc, config.read_bytes(), frame_bytes_max);
         let mut reading = Self {
             visibility,
-            cursor,
-            content: None,
-            next_segments: segments.into_iter().skip(index + 1).collect(),
+            cursor: Cursor::new(blank, crc, config.read_bytes(), frame_bytes_max),
+            at_hand: AtHand::default(),
+            visited: VecDeque::new(),
+            next_segments: VecDeque::new(),
             limit: 0,
-            epoch,
-            next_lsn: match start {
-                Start::Lsn(lsn) => lsn,
-                Start::First | Start::Position(_) => info.first_lsn,
-            },
+            epoch: source.epoch(),
+            next_lsn: Lsn::ZERO,
             decompressor: Decompressor::new(),
-            waits_for_segment: info.segment == SegmentId::NONE,
+            waits_for_segment: true,
             source,
         };
-        if !reading.waits_for_segment {
-            reading.seek(&info, start)?;
-        }
+        reading.seek(start)?;
         Ok(reading)
+    }
+
+    /// Goes to another record. What is open of a segment stays open if it is in there.
+    pub(crate) fn seek(&mut self, start: Start) -> Result<(), Error> {
+        if !self.is_at_hand(start) {
+            self.find(start)?;
+        }
+        let info = *self.cursor.segment();
+        self.next_lsn = match start {
+            Start::Lsn(lsn) => lsn,
+            Start::First | Start::Position(_) => info.first_lsn,
+        };
+        if !self.waits_for_segment {
+            self.go_to(&info, start)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the record is in the cursor's segment for certain.
+    fn is_at_hand(&self, start: Start) -> bool {
+        if self.waits_for_segment || self.epoch != self.source.epoch() {
+            return false;
+        }
+        let info = self.cursor.segment();
+        let last_lsn = match info.end {
+            Some(end) => end.last_lsn,
+            None => {
+                let (visible, _) = self.source.end(self.visibility);
+                if visible.end.segment != info.segment {
+                    return false;
+                }
+                visible.lsn
+            }
+        };
+        match start {
+            Start::First => false,
+            Start::Lsn(lsn) => (info.first_lsn..=last_lsn).contains(&lsn),
+            Start::Position(at) => at.segment == info.segment,
+        }
+    }
+
+    /// Whether [`seek`](Self::seek) reads nothing.
+    pub(crate) fn seeks_at_once(&self, start: Start) -> bool {
+        !self.at_hand.index.is_due() && self.is_at_hand(start)
+    }
+
+    /// Finds the segment that holds the record, and enters it.
+    fn find(&mut self, start: Start) -> Result<(), Error> {
+        let epoch = self.source.epoch();
+        let (segments, first_lsn) = self.source.segments();
+        let (_, last) = self.source.end(self.visibility);
+        let index = holder(&segments, start, first_lsn, last).map_err(Error::from_start)?;
+        self.epoch = epoch;
+        let Some(info) = segments.get(index).copied() else {
+            let nowhere = SegmentInfo { first_lsn, ..*self.cursor.segment() };
+            self.cursor.set_segment(nowhere);
+            return Ok(());
+        };
+        self.waits_for_segment = false;
+        self.next_segments = segments.into_iter().skip(index + 1).collect();
+        if info != *self.cursor.segment() {
+            self.enter(info);
+        }
+        Ok(())
     }
 
     /// The record that comes next.
@@ -248,8 +335,25 @@ impl Reading {
         &self.source
     }
 
-    fn seek(&mut self, info: &SegmentInfo, start: Start) -> Result<(), Error> {
-        let index = self.footer(info)?;
+    pub(crate) fn visibility(&self) -> Visibility {
+        self.visibility
+    }
+
+    /// Goes to the record within the cursor's segment.
+    fn go_to(&mut self, info: &SegmentInfo, start: Start) -> Result<(), Error> {
+        if self.at_hand.index.is_due() {
+            // Should the footer not be read, this is right as well.
+            let target = match start {
+                Start::Lsn(lsn) => Target::Lsn(lsn),
+                Start::First | Start::Position(_) => Target::Start,
+            };
+            self.cursor.seek(target, None);
+            self.at_hand.index = self.footer(info)?.map_or(Footing::Without, Footing::Index);
+        }
+        let index = match &self.at_hand.index {
+            Footing::Index(index) => Some(index),
+            Footing::NotRead | Footing::Without => None,
+        };
         let (target, near) = match (start, &self.source) {
             (Start::Lsn(lsn), Source::Live(engine)) if index.is_none() => {
                 (Target::Lsn(lsn), engine.frame_before_lsn(info.segment, lsn))
@@ -316,14 +420,13 @@ impl Reading {
                 && let Some(mapping) = sys::map_read_only(&file, length)
                     .map_err(Error::io(format!("map {}", FileId::Segment(info.segment))))?
             {
-                let bytes = Bytes::from_owner(mapping);
-                self.cursor.fill(0, bytes.clone(), true);
-                self.content = Some(Content::Mapped(bytes));
+                let mapped = Bytes::from_owner(mapping);
+                self.at_hand.content = Some(Content::Mapped(mapped));
                 return Ok(());
             }
         }
         sys::advise_sequential(&file);
-        self.content = Some(Content::File(file));
+        self.at_hand.content = Some(Content::File(file));
         Ok(())
     }
 
@@ -338,7 +441,7 @@ impl Reading {
             if self.waits_for_segment {
                 return Ok(Advance::End);
             }
-            if self.content.is_none() {
+            if self.at_hand.content.is_none() {
                 self.open_content()?;
             }
             match self.cursor.step(self.limit) {
@@ -350,7 +453,7 @@ impl Reading {
                     return Ok(Advance::Record(entry, position));
                 }
                 Step::Read { offset, bytes } => {
-                    if let Some(job) = self.read_job(offset, bytes) {
+                    if let Some(job) = self.read_job(offset, bytes)? {
                         return Ok(Advance::Read(job));
                     }
                 }
@@ -381,12 +484,20 @@ impl Reading {
     }
 
     /// What to read; `None` where the bytes are mapped and have been handed over.
-    fn read_job(&mut self, offset: u64, bytes: u64) -> Option<ReadJob> {
-        match &self.content {
+    fn read_job(&mut self, offset: u64, bytes: u64) -> Result<Option<ReadJob>, Error> {
+        match &self.at_hand.content {
             Some(Content::Mapped(mapped)) => {
-                let start = usize::try_from(offset).unwrap_or(usize::MAX).min(mapped.len());
-                self.cursor.fill(offset, mapped.slice(start..), true);
-                None
+                // A small read is a seek's, and most of those want one record.
+                let is_seek = bytes < self.source.config().read_bytes();
+                let bytes = if is_seek { bytes } else { bytes.max(MAPPED_CHUNK_BYTES) };
+                let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
+                let start = place(offset).min(mapped.len());
+                let end = place(offset.saturating_add(bytes)).min(mapped.len());
+                let chunk = mapped.slice(start..end);
+                let segment = self.cursor.segment().segment;
+                sys::bring_in(&chunk).map_err(|error| unread(segment, offset, error))?;
+                self.cursor.fill(offset, chunk, end == mapped.len());
+                Ok(None)
             }
             Some(Content::File(file)) => {
                 let length = usize::try_from(bytes).unwrap_or(0);
@@ -395,9 +506,9 @@ impl Reading {
                 let mut buffer = last.unwrap_or_default();
                 buffer.resize(length, 0);
                 let segment = self.cursor.segment().segment;
-                Some(ReadJob { file: file.clone(), segment, offset, buffer })
+                Ok(Some(ReadJob { file: file.clone(), segment, offset, buffer }))
             }
-            None => None,
+            None => Ok(None),
         }
     }
 
@@ -431,7 +542,9 @@ impl Reading {
                 return Err(Error::Truncated { last });
             }
             self.cursor.set_segment(segments[index]);
+            self.at_hand.index = Footing::NotRead;
         }
+        self.visited.retain(|(visited, _)| segments.contains(visited));
         self.next_segments = segments.into_iter().skip(index + 1).collect();
         self.limit = self.limit_now();
         Ok(())
@@ -482,8 +595,19 @@ impl Reading {
     }
 
     fn enter(&mut self, info: SegmentInfo) {
+        let left = *self.cursor.segment();
+        let known = self.visited.iter().position(|(visited, _)| *visited == info);
+        let known = known.and_then(|index| self.visited.remove(index));
+        let at_hand = known.map(|(_, at_hand)| at_hand).unwrap_or_default();
+        let left_at_hand = std::mem::replace(&mut self.at_hand, at_hand);
+        // Only of what has been sought in: who reads on does not come back.
+        if left.end.is_some() && !left_at_hand.index.is_due() {
+            if self.visited.len() == VISITED_MAX {
+                self.visited.pop_front();
+            }
+            self.visited.push_back((left, left_at_hand));
+        }
         self.cursor.enter(info);
-        self.content = None;
         self.limit = 0;
         self.limit = self.limit_now();
     }

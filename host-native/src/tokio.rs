@@ -298,6 +298,20 @@ impl Reader {
         }
     }
 
+    /// Goes to another record, by its LSN or position; it comes next.
+    ///
+    /// # Errors
+    /// See [`blocking::Reader::seek`].
+    pub async fn seek(&mut self, to: impl Into<Start>) -> Result<(), Error> {
+        let to = to.into();
+        if self.reading.seeks_at_once(to) {
+            return self.reading.seek(to);
+        }
+        let (source, visibility) = (self.reading.source().clone(), self.reading.visibility());
+        self.reading = off_thread(move || Reading::new(source, to, visibility)).await?;
+        Ok(())
+    }
+
     /// After [`Error::Damaged`]: goes on with the next good frame.
     pub fn skip_damage(&mut self) {
         self.reading.skip_damage();

@@ -43,6 +43,7 @@ fn config(dir: &Path) -> WalConfig {
     WalConfig {
         fsync_policy: FsyncPolicy::Always,
         max_segment_size: 4 << 10,
+        reserve_size: Some(1 << 10),
         max_record_size: 2 << 10,
         batch_size: 4 << 10,
         checksum: ChecksumKind::Xxh3,

@@ -75,6 +75,7 @@ impl Setup {
             segment_age_max: self.age,
             fsync_policy: self.policy,
             preallocate: self.preallocate,
+            reserve_bytes: if self.sector_bytes == 512 { 1_024 } else { self.segment_bytes },
             recovery: self.recovery,
             scan: self.scan,
             compression: Compression::None,

@@ -1,7 +1,7 @@
 //! The core at its edges: answers of a host that come late, short or not at all, questions about
 //! what is not there, and requests at the wrong time.
 
-use seawall_core::command::{Command, Folder, Listed, Operation};
+use seawall_core::command::{Command, Folder, Lane, Listed, Operation};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
@@ -375,6 +375,95 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     // Without a part of its footer the segment is scanned, and holds what it did.
     disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(recover(&mut disk), (Lsn::new(1_101), 3, false));
+}
+
+#[test]
+fn space_is_reserved_in_steps_and_nothing_is_written_behind_one_under_way() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 1_024, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let name = FileId::Segment(SegmentId::FIRST).name();
+    assert_eq!(disk.content(name).unwrap().len(), 1_024, "no more is reserved than asked for");
+    let (mut reserved, mut steps) = (1_024, 0);
+    while log.appended().end.segment <= SegmentId::FIRST {
+        let record = Record::put(b"key", &[7; 200]);
+        log.append(&Entry::from(&record), Level::Disk).unwrap();
+        while let Some(command) = log.poll_command() {
+            let allocate = match command {
+                Command::Allocate(allocate) if allocate.name == name => allocate,
+                command => {
+                    log.complete(disk.execute(command, None));
+                    continue;
+                }
+            };
+            assert_eq!(allocate.from, reserved);
+            let end = log.appended().end.offset;
+            assert!(allocate.to >= (end + 1_024).min(8 << 10) && allocate.to <= 8 << 10);
+            (reserved, steps) = (allocate.to, steps + 1);
+            // Meanwhile more is appended than is being reserved.
+            let mut appended = 0;
+            while appended < 9 && log.append(&Entry::from(&record), Level::Disk).is_ok() {
+                appended += 1;
+            }
+            while let Some(command) = log.poll_lane(Lane::Commit) {
+                if let Command::Write(write) = &command {
+                    let end = write.offset + write.data.as_ref().len() as u64;
+                    assert!(end <= allocate.to, "{end} is behind {}", allocate.to);
+                }
+                log.complete(disk.execute(command, None));
+            }
+            log.complete(disk.execute(Command::Allocate(allocate), None));
+        }
+    }
+    run(&mut disk, &mut log);
+    assert!(steps > 1);
+    assert_eq!(log.durable().lsn, log.appended().lsn);
+}
+
+#[test]
+fn space_that_cannot_be_reserved_is_asked_for_once_in_a_segment() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 1_024, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let mut asked = 0;
+    while log.appended().lsn < Lsn::new(30) {
+        let record = Record::put(b"key", &[7; 200]);
+        log.append(&Entry::from(&record), Level::Disk).unwrap();
+        while let Some(command) = log.poll_command() {
+            let is_step = matches!(&command, Command::Allocate(step) if step.from > 0);
+            asked += u32::from(is_step);
+            let fault = is_step.then_some(Fault::NoSpace);
+            log.complete(disk.execute(command, fault));
+        }
+    }
+    assert_eq!((asked, log.durable().lsn), (1, Lsn::new(30)));
+}
+
+#[test]
+fn a_header_broken_behind_a_torn_tail_is_damage() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"first").unwrap();
+    let first = FileId::Segment(SegmentId::FIRST).name();
+    log.rotate().unwrap();
+    let record = Record::put(b"key", b"second");
+    log.append(&Entry::from(&record), Level::Disk).unwrap();
+    // Nothing but the frame itself says that the record is durable.
+    while let Some(command) = log.poll_lane(Lane::Commit) {
+        log.complete(disk.execute(command, None));
+    }
+    assert_eq!(log.durable().lsn, Lsn::new(2));
+    drop(log);
+    let second = FileId::Segment(SegmentId::new(2)).name();
+    disk.damage(second, |bytes| bytes[24] ^= 1);
+    // The segment before ends in zeros, as when a crash takes its trimming back.
+    disk.damage(first, |bytes| bytes.resize(8 << 10, 0));
+    let report = recovered(&mut disk, &config()).1;
+    let damage = report.damage.unwrap();
+    assert_eq!(damage.position, Position::new(SegmentId::new(2), 0));
+    assert_eq!((report.last_lsn, damage.first_lost), (Lsn::new(1), Lsn::new(2)));
+    let moved = report.ranges.iter().find(|range| range.file == second).unwrap().moved_to;
+    assert!(disk.content(moved.unwrap()).is_some(), "the segment is kept in quarantine");
 }
 
 #[test]

@@ -33,6 +33,7 @@ fn policy(name: &str) -> FsyncPolicy {
 fn config(dir: &Path, policy_name: &str) -> WalConfig {
     WalConfig {
         max_segment_size: 16 << 10,
+        reserve_size: Some(5 << 10),
         batch_size: 8 << 10,
         fsync_policy: policy(policy_name),
         map_appends: policy_name == "mapped",

@@ -107,6 +107,7 @@ impl<B: Buffer> Log<B> {
             return 0;
         }
         let padding = (bytes * PADDED_WRITES).max(PADDING_BYTES_MIN);
+        let limit = limit.min(open.reserved);
         open.padded = (end + padding).next_multiple_of(PADDING_BYTES_MIN).min(limit).max(end);
         usize::try_from(open.padded - end).unwrap_or(0)
     }
@@ -118,6 +119,10 @@ impl<B: Buffer> Log<B> {
         let for_kernel = queued.is_some() || self.want_written > batch.before;
         let for_disk = self.want_durable > batch.before;
         if !for_kernel && !for_disk {
+            return None;
+        }
+        let reserving = self.open_segment(batch.segment).and_then(|open| open.reserving);
+        if reserving.is_some_and(|to| batch.end() > to) {
             return None;
         }
         if let Some(flight) = self.flights.back() {

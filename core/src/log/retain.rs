@@ -4,7 +4,7 @@
 //! touches files: a crash at any point leaves the log as before or as asked, and recovery removes
 //! what is left over. Nothing is rewritten in place, and nothing needs room on the disk.
 
-use super::{Job, Log, ManifestFor, Open, SegmentEnd, SegmentInfo, Step};
+use super::{Job, Log, ManifestFor, Open, SegmentEnd, SegmentInfo};
 use crate::batch::{Batch, Buffer};
 use crate::command::{Command, Data, Operation, Read, Remove, Truncate, Write};
 use crate::error::{AppendError, Failure, RequestError};
@@ -220,7 +220,7 @@ impl<B: Buffer> Log<B> {
             return self.open.len() < 2;
         }
         let is_open_quiet = self.open.len() < 2
-            && self.open.iter().all(|open| !open.is_syncing && open.allocation != Step::Running);
+            && self.open.iter().all(|open| !open.is_syncing && open.reserving.is_none());
         self.durable.lsn == self.appended.lsn
             && self.flights.is_empty()
             && self.batches.queued.is_empty()

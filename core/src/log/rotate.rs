@@ -136,7 +136,8 @@ impl<B: Buffer> Log<B> {
             synced: start,
             padded: 0,
             is_syncing: false,
-            allocation: Step::Done,
+            reserved: if self.config.preallocate { self.spare_bytes() } else { u64::MAX },
+            reserving: None,
             trim: Step::Due,
             sealed: None,
             index: Index::with_room_for(self.config.segment_bytes_max),
@@ -193,12 +194,26 @@ impl<B: Buffer> Log<B> {
         Some(self.make_command(&identity, step))
     }
 
-    /// Reserves space in a segment that an earlier run of the log began.
+    /// Reserves more of the active segment's space before what is reserved has been used. Until
+    /// that is done nothing is written behind it: not every host can make a file longer that
+    /// another write makes longer still.
     fn poll_allocation(&mut self) -> Option<Command<B>> {
-        let to = self.config.segment_bytes_max;
-        let open = self.open.iter_mut().find(|open| open.allocation == Step::Due)?;
-        open.allocation = Step::Running;
-        let (segment, from) = (open.identity.segment, open.end);
+        if self.is_closed || self.request.blocks_appends() {
+            return None;
+        }
+        let (limit, step) = (self.config.segment_bytes_max, self.config.reserve_bytes);
+        let open = self.open.back_mut()?;
+        let is_due = open.reserving.is_none()
+            && open.sealed.is_none()
+            && open.reserved < limit
+            && open.end.saturating_add(step / 2) >= open.reserved;
+        if !is_due {
+            return None;
+        }
+        let from = open.reserved;
+        let to = open.end.max(from).saturating_add(step).min(limit);
+        open.reserving = Some(to);
+        let segment = open.identity.segment;
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
         Some(Command::Allocate(Allocate { id, name: file.name(), from, to }))
@@ -206,9 +221,16 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn allocate_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
         if let Some(open) = self.open_segment_mut(segment) {
-            open.allocation = Step::Done;
+            let reserved = open.reserving.take().filter(|_| outcome.is_ok());
+            // One failure is enough: the segment goes on without.
+            open.reserved = reserved.unwrap_or(u64::MAX);
         }
         self.tell_degraded(outcome);
+    }
+
+    /// How much of a segment is reserved before it is needed.
+    fn spare_bytes(&self) -> u64 {
+        self.config.reserve_bytes.min(self.config.segment_bytes_max)
     }
 
     fn begin_spare(&mut self) {
@@ -236,7 +258,7 @@ impl<B: Buffer> Log<B> {
             MakeStep::Create => Command::Create(Create { id: issue(Operation::Create), name }),
             MakeStep::Allocate => {
                 let id = issue(Operation::Allocate);
-                let to = self.config.segment_bytes_max;
+                let to = self.spare_bytes();
                 Command::Allocate(Allocate { id, name, from: 0, to })
             }
             MakeStep::Header => {
@@ -304,7 +326,7 @@ impl<B: Buffer> Log<B> {
         let open = self.open.front_mut()?;
         let is_due = open.is_retired()
             && !open.is_syncing
-            && open.allocation != Step::Running
+            && open.reserving.is_none()
             && open.trim == Step::Due;
         if !is_due {
             return None;

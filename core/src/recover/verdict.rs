@@ -519,15 +519,23 @@ impl Judge<'_> {
     fn damage(&self) -> Option<Damage> {
         let last_good = self.last_good();
         let Durable { lsn: durable, proof } = self.durable;
-        let header = self.broken.filter(|broken| {
-            broken.offset == 0 && self.walk.arrangement.live[broken.index].identity.is_none()
-        });
+        // Behind a torn tail too: a file has its name only once its header is durable, and what was
+        // in it nobody can say.
+        let from = self.broken.map_or(usize::MAX, |broken| broken.index);
+        let later = self.walk.arrangement.live.iter().skip(from);
+        let header = later.into_iter().find(|arranged| arranged.identity.is_none());
         let missing = self.walk.arrangement.missing.first();
         let is_whole = durable <= last_good && header.is_none() && missing.is_none();
         if is_whole && !self.lacks_link() {
             return None;
         }
         let position = match (self.broken, missing) {
+            (Some(_), _)
+                if durable <= last_good
+                    && let Some(arranged) = header =>
+            {
+                Position::new(arranged.segment, 0)
+            }
             (Some(broken), _) => {
                 let segment = self.walk.arrangement.live[broken.index].segment;
                 Position::new(segment, broken.offset)

@@ -26,7 +26,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 }
 
 /// Whether every byte is zero.
-pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+pub fn is_zero(bytes: &[u8]) -> bool {
     // Folding whole blocks of words lets the compiler use vector registers, and loads of eight
     // bytes where there are none, as in WebAssembly; a byte loop with an early exit does neither.
     let (blocks, rest) = bytes.as_chunks::<64>();

@@ -44,17 +44,17 @@ pub(crate) fn map_read_only(_file: &File, _length: usize) -> io::Result<Option<V
     Ok(None)
 }
 
-/// Maps `length` bytes of a file to write. `None` where the platform has no such thing, or the file
-/// is empty.
+/// Maps the bytes of a file from `from` up to `end` to write. `None` where the platform has no such
+/// thing, or there are none.
 #[cfg(unix)]
-pub(crate) fn map_writable(file: &File, length: usize) -> io::Result<Option<Writable>> {
-    Writable::new(file, length)
+pub(crate) fn map_writable(file: &File, from: u64, end: u64) -> io::Result<Option<Writable>> {
+    Writable::new(file, from, end)
 }
 
 /// A platform without mappings.
 #[cfg(not(unix))]
 #[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
-pub(crate) fn map_writable(_file: &File, _length: usize) -> io::Result<Option<Writable>> {
+pub(crate) fn map_writable(_file: &File, _from: u64, _end: u64) -> io::Result<Option<Writable>> {
     Ok(None)
 }
 
@@ -67,6 +67,19 @@ impl Writable {
     pub(crate) fn write(&self, _bytes: &[u8], _offset: u64) -> bool {
         match *self {}
     }
+}
+
+/// Brings the bytes of a mapping into memory.
+#[cfg(target_os = "linux")]
+pub(crate) fn bring_in(bytes: &[u8]) -> io::Result<()> {
+    map::bring_in(bytes)
+}
+
+/// A platform without such a call brings them in as they are touched.
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
+pub(crate) fn bring_in(_bytes: &[u8]) -> io::Result<()> {
+    Ok(())
 }
 
 /// Tells the kernel that a file will be read from front to back. A hint: it cannot fail.

@@ -224,6 +224,7 @@ impl Lockstep {
             segment_bytes_max: 4_096 << random.below(3),
             fsync_policy: policies[random.index(policies.len())],
             preallocate: random.chance(1, 2),
+            reserve_bytes: 2_048,
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             batch_bytes: 4_096,
             crc: crc32c::crc32c_append,

@@ -3,13 +3,14 @@
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
 use crate::report::{OURS, OURS_MAPPED};
 use crate::row::Pack;
-use seawall::blocking::Wal;
-use seawall::{Compression, FsyncPolicy, Level, Lsn, Record, WalConfig};
+use seawall::blocking::{Reader, Wal};
+use seawall::{Compression, FsyncPolicy, Level, Position, Record, WalConfig};
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 /// As users add it.
 pub(super) struct Native {
-    /// Whether small appends are copied into the mapped segment.
+    /// Whether small appends are copied into the mapped segment, and sealed ones read mapped.
     pub(super) maps: bool,
 }
 
@@ -23,7 +24,7 @@ impl Contestant for Native {
 
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
-            Ability::Os | Ability::Reopen => Ok(()),
+            Ability::Os | Ability::Reopen | Ability::Read => Ok(()),
             _ if self.maps => Err("it is the same without the mapping"),
             _ => Ok(()),
         }
@@ -53,21 +54,31 @@ impl Contestant for Native {
                 Pack::Zstd => Compression::Zstd,
             },
             map_appends: self.maps,
+            map_sealed: self.maps,
             ..default
         };
         if !setup.tasks {
             let (wal, _) = Wal::open(config)?;
-            return Ok(Box::new(Open { wal, tasks: None }));
+            return Ok(Box::new(Open::new(wal, None)));
         }
         let runtime = tokio::runtime::Builder::new_current_thread().build()?;
         let (tasks, _) = runtime.block_on(seawall::Wal::open(config))?;
-        Ok(Box::new(Open { wal: tasks.blocking().clone(), tasks: Some(tasks) }))
+        Ok(Box::new(Open::new(tasks.blocking().clone(), Some(tasks))))
     }
 }
 
 struct Open {
     wal: Wal,
     tasks: Option<seawall::Wal>,
+    /// Where each record begins, as who keeps an index has it.
+    starts: Vec<Position>,
+    reader: Mutex<Option<Reader>>,
+}
+
+impl Open {
+    fn new(wal: Wal, tasks: Option<seawall::Wal>) -> Self {
+        Self { wal, tasks, starts: Vec::new(), reader: Mutex::default() }
+    }
 }
 
 fn record(bytes: &[u8]) -> Record<'_> {
@@ -118,18 +129,28 @@ impl Log for Open {
     }
 
     fn index(&mut self) -> Outcome<u64> {
-        let stats = self.wal.stats();
-        Ok(stats.last_lsn.next().since(stats.first_lsn))
+        self.starts.clear();
+        let mut reader = self.wal.iter()?;
+        while let Some((_, position)) = reader.next_record()? {
+            self.starts.push(position);
+        }
+        self.reader = Mutex::new(Some(reader));
+        Ok(self.starts.len() as u64)
     }
 
     fn seek(&self, number: u64) -> Outcome<usize> {
-        let lsn = Lsn::new(number + 1);
-        let mut reader = self.wal.read_from(lsn)?;
+        let start = self.starts.get(usize::try_from(number)?).ok_or("no such record")?;
+        let mut kept = self.reader.lock().unwrap_or_else(PoisonError::into_inner);
+        let reader = kept.as_mut().ok_or("it was not prepared for seeking")?;
+        reader.seek(*start)?;
         let (entry, _) = reader.next_record()?.ok_or("no such record")?;
         Ok(entry.key.len() + entry.value.len())
     }
 
     fn close(self: Box<Self>) -> Outcome<()> {
+        if self.wal.config().map_sealed {
+            self.wal.rotate()?;
+        }
         Ok(self.wal.close()?)
     }
 }
