@@ -103,8 +103,9 @@ pub(super) fn bring_in(bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// The bytes of a file from some place on, to write. It is never read, and no reference to its bytes is given out:
-/// what others write to the file, or read of it, at the same time cannot be unsound.
+/// The bytes of a file from some place on, to write. It is never read, and no reference to its
+/// bytes is given out: what others write to the file, or read of it, at the same time cannot be
+/// unsound.
 pub(crate) struct Writable {
     pages: Pages,
     /// Where in the file it begins.
