@@ -25,8 +25,6 @@ use std::thread::{Scope, scope};
 const PIECES_AHEAD: usize = 3;
 /// For shorter ones another thread does not pay.
 const PIECE_BYTES_MIN: usize = 64 << 10;
-/// No device wants more.
-const ALIGNMENT_BYTES: usize = 4 << 10;
 /// The core may want the head of a frame again that a piece's end had cut.
 const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;
 
@@ -187,7 +185,7 @@ struct Fetcher<'a> {
 /// How zeros are read.
 enum Blank {
     Unopened,
-    Open(File, Aligned),
+    Open(File, sys::Aligned),
     /// Like everything else: the file system has no other way, or other bytes came.
     Plain,
 }
@@ -229,8 +227,9 @@ impl Fetcher<'_> {
         }
         if let Blank::Unopened = self.blank {
             let opened = self.executor.open_direct(self.segment);
-            self.blank = opened
-                .map_or(Blank::Plain, |file| Blank::Open(file, Aligned::new(self.piece_bytes)));
+            self.blank = opened.map_or(Blank::Plain, |file| {
+                Blank::Open(file, sys::Aligned::new(self.piece_bytes))
+            });
         }
         let Blank::Open(file, memory) = &mut self.blank else { return None };
         let memory = memory.bytes();
@@ -241,24 +240,5 @@ impl Fetcher<'_> {
                 None
             }
         }
-    }
-}
-
-/// Memory that begins where a page does.
-struct Aligned {
-    memory: Vec<u8>,
-    start: usize,
-    length: usize,
-}
-
-impl Aligned {
-    fn new(length: usize) -> Self {
-        let memory = vec![0; length + ALIGNMENT_BYTES];
-        let start = memory.as_ptr().align_offset(ALIGNMENT_BYTES).min(ALIGNMENT_BYTES);
-        Self { memory, start, length }
-    }
-
-    fn bytes(&mut self) -> &mut [u8] {
-        &mut self.memory[self.start..self.start + self.length]
     }
 }

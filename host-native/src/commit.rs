@@ -309,7 +309,12 @@ impl Engine {
             return Err(Error::Locked { dir: config.dir });
         };
         let clock = Clock::of(&config);
-        let executor = Executor::new(dir, false, &config);
+        let mut executor = Executor::new(dir, false, &config);
+        if let Err(error) = executor.begin_uring(&config)
+            && let Some(meter) = &config.meter
+        {
+            meter.event(&Event::NoUring(&error));
+        }
         let (log, report) = recover(&executor, recovery, &config)?;
         let handle = Handle::new(Arc::new(Self {
             id: log.id(),

@@ -37,6 +37,8 @@ pub(crate) enum Access {
     /// To read past the page cache (`O_DIRECT`): offsets, lengths and memory have to be aligned.
     /// Where there is no such thing it is refused.
     ReadDirect,
+    /// The same to write.
+    WriteDirect,
 }
 
 impl Dir {
@@ -96,8 +98,12 @@ impl Dir {
     /// Opens a file of the log.
     pub(crate) fn open(&self, name: FileName, access: Access) -> io::Result<File> {
         let mut options = OpenOptions::new();
-        options.read(true).write(access == Access::ReadWrite);
-        let flags = if access == Access::ReadDirect { direct_flag()? } else { 0 };
+        let writes = matches!(access, Access::ReadWrite | Access::WriteDirect);
+        options.read(true).write(writes);
+        let flags = match access {
+            Access::Read | Access::ReadWrite => 0,
+            Access::ReadDirect | Access::WriteDirect => direct_flag()?,
+        };
         no_follow(&mut options, flags);
         let file = self.folder.open_with(name.to_string(), &options)?.into_std();
         if file.metadata()?.is_file() {

@@ -6,10 +6,11 @@ use crate::sys;
 use seawall_core::command::{Command, Done, Operation};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::SegmentId;
+use seawall_core::wire::is_zero;
 use seawall_core::wire::name::{FileId, FileName};
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// What is about to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,13 +52,25 @@ pub(crate) struct Executor {
     is_read_only: bool,
     interpose: Option<Arc<dyn Interpose>>,
     maps_appends: bool,
+    uring: Option<Uring>,
     /// A handful: a look through them is faster than any map.
     files: Mutex<Vec<(FileId, Arc<OpenFile>)>>,
+}
+
+/// Where long durable writes go.
+struct Uring {
+    /// Shorter ones do not.
+    bytes_min: usize,
+    /// Taken out for a write.
+    ring: Mutex<Option<sys::Ring>>,
 }
 
 /// A file that commands go to.
 struct OpenFile {
     file: Arc<File>,
+    /// The same past the page cache, opened at the first write that goes there; `None` inside: the
+    /// file system has no such thing.
+    direct: OnceLock<Option<File>>,
     /// Held for a copy, and while the file's length changes.
     mapping: Mutex<Mapping>,
 }
@@ -74,9 +87,15 @@ enum Mapping {
 /// Longer writes cost less as a call than the page faults that they would bring about.
 const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
 
+impl Uring {
+    fn ring(&self) -> MutexGuard<'_, Option<sys::Ring>> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl OpenFile {
     fn new(file: Arc<File>) -> Arc<Self> {
-        Arc::new(Self { file, mapping: Mutex::new(Mapping::NotYet) })
+        Arc::new(Self { file, direct: OnceLock::new(), mapping: Mutex::new(Mapping::NotYet) })
     }
 
     /// Copies into the mapped file what has its place there; `false`: it has to be written.
@@ -121,8 +140,21 @@ impl Executor {
             is_read_only,
             interpose: config.interpose.clone(),
             maps_appends: config.map_appends && !is_read_only,
+            uring: None,
             files: Mutex::new(Vec::new()),
         }
+    }
+
+    /// Takes a ring for long writes, if the settings ask for one.
+    ///
+    /// # Errors
+    /// When there is none; everything works without.
+    pub(crate) fn begin_uring(&mut self, config: &WalConfig) -> io::Result<()> {
+        if let Some(bytes_min) = config.uring_size {
+            let bytes_min = usize::try_from(bytes_min).unwrap_or(usize::MAX);
+            self.uring = Some(Uring { bytes_min, ring: Mutex::new(Some(sys::Ring::new()?)) });
+        }
+        Ok(())
     }
 
     /// Runs a command.
@@ -204,13 +236,52 @@ impl Executor {
             }
             None => {
                 let is_short = bytes.len() <= MAPPED_WRITE_BYTES_MAX;
-                let is_copied = self.maps_appends && is_short && !sync && open.copy(bytes, offset);
-                if !is_copied {
+                let is_done = (self.maps_appends && is_short && !sync && open.copy(bytes, offset))
+                    || (sync && self.write_past(name, &open, bytes, offset).map_err(io_error)?);
+                if !is_done {
                     sys::write_all_at(file, bytes, offset).map_err(io_error)?;
                 }
             }
         }
         if sync { sys::sync_data(file).map_err(sync_error) } else { Ok(()) }
+    }
+
+    /// Writes whole blocks past the page cache, what is before and behind them through it. `false`:
+    /// it has to be written otherwise.
+    fn write_past(
+        &self,
+        name: FileName,
+        open: &OpenFile,
+        bytes: &[u8],
+        offset: u64,
+    ) -> io::Result<bool> {
+        let uring = self.uring.as_ref().filter(|uring| bytes.len() >= uring.bytes_min);
+        let Some(uring) = uring else { return Ok(false) };
+        let direct = open.direct.get_or_init(|| self.dir.open(name, Access::WriteDirect).ok());
+        let block = sys::BLOCK_BYTES;
+        // The next writes go into the padding behind a small batch: its pages are to stay.
+        if bytes.last_chunk::<{ sys::BLOCK_BYTES }>().is_none_or(|end| is_zero(end)) {
+            return Ok(false);
+        }
+        let into = usize::try_from(offset % block as u64).unwrap_or(0);
+        let before = (block - into) % block;
+        let whole = bytes.len().saturating_sub(before) / block * block;
+        let (Some(direct), 1..) = (direct, whole) else { return Ok(false) };
+        let Some(mut ring) = uring.ring().take() else { return Ok(false) };
+        let (head, rest) = bytes.split_at(before);
+        let (blocks, tail) = rest.split_at(whole);
+        let start = offset + before as u64;
+        let written = ring.write(direct, &open.file, blocks, start);
+        if ring.is_idle() {
+            *uring.ring() = Some(ring);
+        }
+        match written {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return Ok(false),
+            written => written?,
+        }
+        sys::write_all_at(&open.file, head, offset)?;
+        sys::write_all_at(&open.file, tail, start + whole as u64)?;
+        Ok(true)
     }
 
     /// Reads without asking who interposes.
@@ -435,6 +506,22 @@ mod tests {
             assert_eq!(io_error(kind.into()).kind, expected, "{kind}");
             assert_eq!(sync_error(kind.into()).kind, IoErrorKind::Other, "{kind}");
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_copied_into_a_file_whose_length_changes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(100).unwrap();
+        let open = OpenFile::new(Arc::new(file));
+        assert!(open.copy(b"before", 0));
+        open.resize(|file| {
+            assert!(!open.copy(b"meanwhile", 50));
+            file.set_len(200)
+        })
+        .unwrap();
+        assert!(open.copy(b"behind", 150));
+        assert!(!open.copy(b"past the end", 195));
     }
 
     #[cfg(unix)]

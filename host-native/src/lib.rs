@@ -24,10 +24,11 @@
 //! may ask for otherwise. A failed write or sync poisons the log for good: every later call says
 //! so, and reopening reads what the disk holds.
 //!
-//! | feature   | gives                                            |
-//! |-----------|--------------------------------------------------|
-//! | `tracing` | `TracingMeter`, which feeds the crate `tracing`  |
-//! | `metrics` | `MetricsMeter`, which feeds the crate `metrics`  |
+//! | feature    | gives                                                                      |
+//! |------------|----------------------------------------------------------------------------|
+//! | `tracing`  | `TracingMeter`, which feeds the crate `tracing`                            |
+//! | `metrics`  | `MetricsMeter`, which feeds the crate `metrics`                            |
+//! | `io-uring` | long durable writes through it, if [`WalConfig::uring_size`] asks (Linux)  |
 
 /// The examples of the README are tests, too.
 #[cfg(doctest)]

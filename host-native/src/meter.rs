@@ -27,6 +27,8 @@ pub enum Event<'a> {
     },
     /// What opening it found.
     Recovered(&'a RecoveryInfo),
+    /// There is no io_uring here, though the settings ask for it: writes are made without.
+    NoUring(&'a std::io::Error),
     /// The end of a log was torn by a crash and was cut.
     TornTail {
         /// How many bytes were cut.
@@ -95,6 +97,7 @@ impl Meter for TracingMeter {
                 clean = info.report.was_clean,
                 "recovered"
             ),
+            Event::NoUring(error) => warn!(target: "seawall", %error, "no io_uring"),
             Event::TornTail { bytes } => warn!(target: "seawall", bytes, "torn tail cut"),
             Event::Damage(damage) => error!(
                 target: "seawall",
@@ -138,6 +141,7 @@ impl Meter for MetricsMeter {
             Event::Recovered(info) => {
                 gauge!("seawall_recovered_records").set(info.valid_records as f64);
             }
+            Event::NoUring(_) => counter!("seawall_no_uring_total").increment(1),
             Event::TornTail { bytes } => counter!("seawall_torn_bytes_total").increment(*bytes),
             Event::Damage(_) => counter!("seawall_damage_total").increment(1),
             Event::Rotated { .. } => counter!("seawall_rotations_total").increment(1),

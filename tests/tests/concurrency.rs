@@ -176,3 +176,42 @@ fn who_is_done_hands_over() {
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 3, 4]);
 }
+
+/// The page cache must not keep what stood there before a write went past it. Short writes go
+/// through it, into the same blocks.
+#[test]
+fn readers_follow_writes_that_go_past_the_page_cache() {
+    const BATCHES: u64 = 60;
+    let value = |number: u64| {
+        let length = if number % 5 == 0 { 100 } else { 40_000 + number * 997 % 60_000 };
+        record_bytes(number, usize::try_from(length).unwrap())
+    };
+    for map_sealed in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig {
+            uring_size: Some(64 << 10),
+            max_segment_size: 8 << 20,
+            map_sealed,
+            ..WalConfig::in_dir(temp.path())
+        };
+        let (wal, _) = blocking::Wal::open(config).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                let mut reader = wal.iter().unwrap();
+                scope.spawn(move || {
+                    for number in 0..BATCHES * 5 {
+                        let (entry, _) = reader.wait_record(None).unwrap().unwrap();
+                        assert_eq!(entry.lsn, Lsn::new(number + 1));
+                        assert!(entry.value == value(number), "{number}");
+                    }
+                });
+            }
+            for batch in 0..BATCHES {
+                let values: Vec<_> = (batch * 5..batch * 5 + 5).map(value).collect();
+                let records: Vec<_> = values.iter().map(|value| Record::put(b"", value)).collect();
+                wal.append_with(&records[0], Level::Disk).unwrap();
+                wal.append_batch_with(&records[1..], Level::Disk).unwrap();
+            }
+        });
+    }
+}

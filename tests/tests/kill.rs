@@ -24,7 +24,7 @@ const REPORT_BYTES: usize = 40;
 
 fn policy(name: &str) -> FsyncPolicy {
     match name {
-        "always" => FsyncPolicy::Always,
+        "always" | "uring" => FsyncPolicy::Always,
         "batch" => FsyncPolicy::Batch(Duration::from_millis(1)),
         _ => FsyncPolicy::Os,
     }
@@ -32,19 +32,25 @@ fn policy(name: &str) -> FsyncPolicy {
 
 fn config(dir: &Path, policy_name: &str) -> WalConfig {
     WalConfig {
-        max_segment_size: 16 << 10,
-        reserve_size: Some(5 << 10),
+        max_segment_size: (16 << 10) * scale(policy_name),
+        reserve_size: Some((5 << 10) * scale(policy_name)),
         batch_size: 8 << 10,
         fsync_policy: policy(policy_name),
         map_appends: policy_name == "mapped",
+        uring_size: (policy_name == "uring").then_some(4 << 10),
         ..WalConfig::in_dir(dir)
     }
 }
 
+/// What goes through io_uring has to be longer.
+fn scale(policy_name: &str) -> u64 {
+    if policy_name == "uring" { 40 } else { 1 }
+}
+
 /// What thread, round and counter make: the key says which, the value follows from the key.
-fn content(round: u64, thread: u64, counter: u64) -> (Vec<u8>, Vec<u8>) {
+fn content(scale: u64, round: u64, thread: u64, counter: u64) -> (Vec<u8>, Vec<u8>) {
     let number = round << 32 | thread << 24 | counter;
-    let length = usize::try_from(Random::new(number).below(400)).unwrap();
+    let length = usize::try_from(Random::new(number).below(400) * scale).unwrap();
     (number.to_le_bytes().to_vec(), record_bytes(number, length))
 }
 
@@ -58,18 +64,26 @@ fn child() {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (wal, reports) = (&wal, &reports);
-            scope.spawn(move || append_forever(wal, reports, round, thread));
+            let scale = scale(&policy_name);
+            scope.spawn(move || append_forever(wal, reports, scale, round, thread));
         }
     });
 }
 
-fn append_forever(wal: &Wal, reports: &Mutex<std::io::Stderr>, round: u64, thread: u64) {
+fn append_forever(
+    wal: &Wal,
+    reports: &Mutex<std::io::Stderr>,
+    scale: u64,
+    round: u64,
+    thread: u64,
+) {
     let mut random = Random::new(round << 8 | thread);
     let mut counter = 0;
     loop {
         let count = if random.chance(1, 8) { 5 } else { 1 };
-        let contents: Vec<_> =
-            (counter..counter + count).map(|counter| content(round, thread, counter)).collect();
+        let contents: Vec<_> = (counter..counter + count)
+            .map(|counter| content(scale, round, thread, counter))
+            .collect();
         counter += count;
         let records: Vec<_> = contents.iter().map(|(key, value)| Record::put(key, value)).collect();
         let level =
@@ -132,7 +146,7 @@ fn kill_under(policy_name: &str) {
             let reports = run_and_kill(temp.path(), policy_name, round, 1 + random.below(150));
             for [first, last, thread, counter, _] in reports {
                 for (lsn, counter) in (first..=last).zip(counter..) {
-                    let (key, value) = content(round, thread, counter);
+                    let (key, value) = content(scale(policy_name), round, thread, counter);
                     let before = known.insert(lsn, [key, value].concat());
                     assert!(before.is_none(), "round {round}: LSN {lsn} was given twice");
                 }
@@ -156,7 +170,7 @@ fn check(dir: &Path, policy_name: &str, round: u64, known: &mut BTreeMap<u64, Ve
         assert_eq!(entry.lsn, Lsn::new(expected), "round {round}: LSNs are dense");
         let number = u64::from_le_bytes(entry.key[..].try_into().unwrap());
         let (round, thread, counter) = (number >> 32, number >> 24 & 0xff, number & 0xff_ffff);
-        let (key, value) = content(round, thread, counter);
+        let (key, value) = content(scale(policy_name), round, thread, counter);
         assert_eq!(entry.value, value, "round {round}: LSN {expected} is made up");
         found.insert(expected, [key, value].concat());
     }
@@ -186,4 +200,9 @@ fn kill_200_times_under_os() {
 #[test]
 fn kill_200_times_under_os_with_appends_to_a_mapping() {
     kill_under("mapped");
+}
+
+#[test]
+fn kill_200_times_with_long_writes_through_io_uring() {
+    kill_under("uring");
 }

@@ -132,6 +132,7 @@ const PROOFS: &[&str] = &["test", "--release", "--package", "seawall-tests", "--
 const CHECK: &[&str] = &["check", "--package", "seawall"];
 const CHECK_TRACING: &[&str] = &["check", "--package", "seawall", "--features", "tracing"];
 const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", "metrics"];
+const CHECK_URING: &[&str] = &["check", "--package", "seawall", "--features", "io-uring"];
 
 const DOCS: &[&str] = &["doc", "--workspace", "--no-deps"];
 
@@ -157,6 +158,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("library alone", CHECK).slow(),
     Step::cargo("feature tracing", CHECK_TRACING).slow(),
     Step::cargo("feature metrics", CHECK_METRICS).slow(),
+    Step::cargo("feature io-uring", CHECK_URING).slow(),
     Step::cargo("windows", CHECK).on("x86_64-pc-windows-gnu", Missing::Skips).slow(),
     Step::cargo("macos", CHECK).on("aarch64-apple-darwin", Missing::Skips).slow(),
     Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),

@@ -69,6 +69,8 @@ impl Entry {
 pub(crate) const OURS: &str = "seawall";
 /// The same with `map_appends`.
 pub(crate) const OURS_MAPPED: &str = "seawall, mapped";
+/// Seawall with long writes through `io_uring`.
+pub(crate) const OURS_URING: &str = "seawall, uring";
 
 fn rate(measured: &Measured) -> Option<f64> {
     (measured.seconds > 0.0).then(|| measured.count as f64 / measured.seconds)
@@ -194,10 +196,9 @@ impl RowReport {
     /// Peers that were faster than Seawall.
     fn ahead(&self) -> Vec<String> {
         let Some(ours) = self.ours() else { return Vec::new() };
-        let peers = self
-            .entries
-            .iter()
-            .filter(|entry| !entry.is_floor && ![OURS, OURS_MAPPED].contains(&&*entry.name));
+        let peers = self.entries.iter().filter(|entry| {
+            !entry.is_floor && ![OURS, OURS_MAPPED, OURS_URING].contains(&&*entry.name)
+        });
         let faster = peers.filter_map(|peer| {
             let ratios = self.ratios(peer, ours);
             let won = ratios.iter().filter(|ratio| **ratio > 1.0).count();

@@ -7,21 +7,29 @@
 //! | reserve space        | fallocate | `F_PREALLOCATE`        | set the length   | the same |
 //! | sync of names        | fsync     | fsync                  | none             | fsync    |
 //! | map a file           | mmap      | mmap                   | none             | unix     |
+//! | past the page cache  | O_DIRECT  | none                   | none             | none     |
+//! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
 //! may be lost with the last moments before a loss of power.
 
+mod aligned;
 mod allocate;
 #[cfg(unix)]
 mod map;
 mod positional;
 mod sync;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+mod uring;
 
+pub(crate) use aligned::{Aligned, BLOCK_BYTES};
 pub(crate) use allocate::allocate;
 pub(crate) use positional::{read_at, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
 pub(crate) use sync::sync_folder;
+#[cfg(all(target_os = "linux", feature = "io-uring"))]
+pub(crate) use uring::Ring;
 
 use std::fs::File;
 use std::io;
@@ -56,6 +64,31 @@ pub(crate) fn map_writable(file: &File, from: u64, end: u64) -> io::Result<Optio
 #[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
 pub(crate) fn map_writable(_file: &File, _from: u64, _end: u64) -> io::Result<Option<Writable>> {
     Ok(None)
+}
+
+/// There is none on such a platform, or without the feature.
+#[cfg(not(all(target_os = "linux", feature = "io-uring")))]
+pub(crate) enum Ring {}
+
+#[cfg(not(all(target_os = "linux", feature = "io-uring")))]
+impl Ring {
+    pub(crate) fn new() -> io::Result<Self> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, "built without the feature io-uring"))
+    }
+
+    pub(crate) fn write(
+        &mut self,
+        _direct: &File,
+        _file: &File,
+        _bytes: &[u8],
+        _offset: u64,
+    ) -> io::Result<()> {
+        match *self {}
+    }
+
+    pub(crate) fn is_idle(&self) -> bool {
+        match *self {}
+    }
 }
 
 /// There is none on such a platform.

@@ -33,7 +33,7 @@ pub fn content(number: u64) -> (Vec<u8>, Vec<u8>) {
         0 => 0,
         1..=15 => random.below(200),
         16..=18 => random.below(1_200),
-        _ => random.below(3_000),
+        _ => random.below(6_000),
     };
     let key = [MARK, number.to_le_bytes()].concat();
     let length = usize::try_from(length).expect("it is small");

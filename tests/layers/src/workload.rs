@@ -9,7 +9,8 @@ use seawall_tests::random::Random;
 use std::path::Path;
 use std::time::Duration;
 
-/// Random settings, with segments so small that a few appends fill one.
+/// Random settings, with segments so small that a few appends fill one. Every third log writes
+/// through `io_uring` what is at least a block.
 pub fn config(dir: &Path, random: &mut Random) -> WalConfig {
     let window = Duration::from_micros(500);
     let policies = [FsyncPolicy::Always, FsyncPolicy::Batch(window), FsyncPolicy::Os];
@@ -22,6 +23,8 @@ pub fn config(dir: &Path, random: &mut Random) -> WalConfig {
         compression: if is_one_in_four(random) { Compression::Lz4 } else { Compression::None },
         batch_size: (4 << 10) << random.below(3),
         checksum: if is_one_in_four(random) { ChecksumKind::Xxh3 } else { ChecksumKind::Crc32c },
+        reserve_size: random.chance(1, 2).then_some(4 << 10),
+        uring_size: random.chance(1, 3).then_some(4 << 10),
         ..WalConfig::in_dir(dir)
     }
 }

@@ -52,6 +52,7 @@ fn settings(folder: &Path, nth: u64) -> WalConfig {
         max_segment_size: 16 << 10,
         batch_size: 8 << 10,
         preallocate: nth.is_multiple_of(2),
+        uring_size: nth.is_multiple_of(3).then_some(4 << 10),
         fsync_policy: FsyncPolicy::Os,
         ..WalConfig::in_dir(folder.join("wal"))
     }

@@ -23,8 +23,9 @@ use crate::contestant::Contestant;
 /// Seawall; its rows are the ones of memory.
 pub(crate) fn all() -> Vec<Box<dyn Contestant>> {
     vec![
-        Box::new(seawall::Native { maps: false }),
-        Box::new(seawall::Native { maps: true }),
+        Box::new(seawall::Native::Plain),
+        Box::new(seawall::Native::Mapped),
+        Box::new(seawall::Native::Uring),
         #[cfg(feature = "peers")]
         Box::new(okaywal::Okaywal),
         #[cfg(feature = "peers")]

@@ -1,7 +1,7 @@
 //! Seawall on the native host.
 
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
-use crate::report::{OURS, OURS_MAPPED};
+use crate::report::{OURS, OURS_MAPPED, OURS_URING};
 use crate::row::Pack;
 use seawall::blocking::{Reader, Wal};
 use seawall::{Compression, FsyncPolicy, Level, Position, Record, WalConfig};
@@ -9,24 +9,35 @@ use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
 /// As users add it.
-pub(super) struct Native {
-    /// Whether small appends are copied into the mapped segment, and sealed ones read mapped.
-    pub(super) maps: bool,
+pub(super) enum Native {
+    Plain,
+    /// Small appends are copied into the mapped segment, and sealed ones read mapped.
+    Mapped,
+    /// Long durable writes go through `io_uring`, past the page cache.
+    Uring,
 }
 
+/// Durable writes as long as this go through `io_uring`, if it is asked for.
+const URING_BYTES: u64 = 128 << 10;
 /// So many bytes of a record are its key.
 const KEY_BYTES: usize = 8;
 
 impl Contestant for Native {
     fn name(&self) -> &'static str {
-        if self.maps { OURS_MAPPED } else { OURS }
+        match self {
+            Self::Plain => OURS,
+            Self::Mapped => OURS_MAPPED,
+            Self::Uring => OURS_URING,
+        }
     }
 
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
-        match ability {
-            Ability::Os | Ability::Reopen | Ability::Read => Ok(()),
-            _ if self.maps => Err("it is the same without the mapping"),
-            _ => Ok(()),
+        match (self, ability) {
+            (Self::Plain, _)
+            | (Self::Mapped, Ability::Os | Ability::Reopen | Ability::Read)
+            | (Self::Uring, Ability::Disk | Ability::Batch | Ability::Reopen) => Ok(()),
+            (Self::Mapped, _) => Err("it is the same without the mapping"),
+            (Self::Uring, _) => Err("it is the same without io_uring"),
         }
     }
 
@@ -53,8 +64,9 @@ impl Contestant for Native {
                 Pack::Lz4 => Compression::Lz4,
                 Pack::Zstd => Compression::Zstd,
             },
-            map_appends: self.maps,
-            map_sealed: self.maps,
+            map_appends: matches!(self, Self::Mapped),
+            map_sealed: matches!(self, Self::Mapped),
+            uring_size: matches!(self, Self::Uring).then_some(URING_BYTES),
             ..default
         };
         if !setup.tasks {
