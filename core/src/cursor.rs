@@ -342,14 +342,16 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     /// Takes the bytes of the segment's file from `offset` on; `is_short`: the file ended before as
     /// many were read as had been asked for.
     pub fn fill(&mut self, offset: u64, bytes: C, is_short: bool) {
-        if let Some(scan) = &mut self.skipping {
+        if let Some(mut scan) = self.skipping.take() {
             let mut next = None;
             scan.feed(bytes.as_ref(), |found| next = next.or(Some((found.offset, found.lsn))));
             if is_short {
                 scan.ends_at(offset + bytes.as_ref().len() as u64);
             }
             if next.is_some() || scan.wants().is_none() {
-                self.end_skip(next);
+                self.end_skip(*scan, next);
+            } else {
+                self.skipping = Some(scan);
             }
         }
         self.chunk = Some(Chunk { offset, bytes, is_short });
@@ -380,8 +382,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         })));
     }
 
-    fn end_skip(&mut self, next: Option<(u64, Lsn)>) {
-        let Some(scan) = self.skipping.take() else { return };
+    fn end_skip(&mut self, scan: SegmentScan, next: Option<(u64, Lsn)>) {
         let (start, lsn) = (self.at, self.lsn);
         let seen = scan.into_report().holes.first().copied();
         match next {

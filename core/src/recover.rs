@@ -280,7 +280,8 @@ pub struct Recovery<B> {
     seed: u64,
     now: Time,
     buffers: Vec<B>,
-    stage: Stage<B>,
+    stage: Stage,
+    acts: Acts<B>,
     pending: Option<(CommandId, Failure)>,
     next_command: u64,
     manifest: Option<Manifest>,
@@ -290,12 +291,12 @@ pub struct Recovery<B> {
 }
 
 #[derive(Debug)]
-enum Stage<B> {
+enum Stage {
     List,
     Manifest,
     Header(usize),
     Walk(alloc::boxed::Box<Walk>),
-    Act(Acts<B>),
+    Act,
     Done,
     Failed(RecoveryError),
 }
@@ -323,6 +324,7 @@ impl<B: Buffer> Recovery<B> {
             now,
             buffers,
             stage,
+            acts: Acts::new(Vec::new()),
             pending: None,
             next_command: 1,
             manifest: None,
@@ -355,7 +357,7 @@ impl<B: Buffer> Recovery<B> {
                 let ended = (offset + HEAD_BYTES_MAX as u64) / piece_bytes * piece_bytes;
                 self.read(name, offset, bytes.min(ended + piece_bytes - offset))
             }
-            Stage::Act(_) => self.poll_act(),
+            Stage::Act => self.poll_act(),
             Stage::Done | Stage::Failed(_) => None,
         }
     }
@@ -453,8 +455,8 @@ impl<B: Buffer> Recovery<B> {
                 walk.feed(content, bytes < wanted);
                 Ok(None)
             }
-            Stage::Act(acts) => {
-                acts.have_read(buffer, bytes);
+            Stage::Act => {
+                self.acts.have_read(buffer, bytes);
                 return;
             }
             Stage::List | Stage::Done | Stage::Failed(_) => Ok(None),
@@ -484,23 +486,21 @@ impl<B: Buffer> Recovery<B> {
     }
 
     fn judge_if_walked(&mut self) {
-        let is_walking = match &mut self.stage {
-            Stage::Walk(walk) => walk.wants().is_some(),
-            _ => true,
+        let walk = match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Walk(walk) if walk.is_over() => walk,
+            stage => {
+                self.stage = stage;
+                return;
+            }
         };
-        if is_walking {
-            return;
-        }
-        let Stage::Walk(walk) = core::mem::replace(&mut self.stage, Stage::Done) else { return };
         let is_rebuilt = self.manifest.is_none();
         let judged = walk.judge(&self.config, &self.files, is_rebuilt);
         let refuses = self.config.recovery == crate::config::RecoveryPolicy::Strict;
-        if self.mode == Mode::Open {
-            self.stage = if judged.report.is_damaged() && refuses {
-                Stage::Failed(RecoveryError::Damaged(alloc::boxed::Box::new(judged.report.clone())))
-            } else {
-                Stage::Act(Acts::new(judged.acts.clone()))
-            };
+        if self.mode == Mode::Open && judged.report.is_damaged() && refuses {
+            let report = alloc::boxed::Box::new(judged.report.clone());
+            self.stage = Stage::Failed(RecoveryError::Damaged(report));
+        } else if self.mode == Mode::Open {
+            self.begin_acts(judged.acts.clone());
         }
         self.judged = Some(judged);
     }

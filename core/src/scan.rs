@@ -213,10 +213,9 @@ impl SegmentScan {
             let Some(input) = input else { return };
             let room = usize::try_from(self.start.limit.saturating_sub(from)).unwrap_or(usize::MAX);
             let input = &input[..input.len().min(room)];
-            let more = if self.summing.is_some() {
-                self.sum(input, &mut on_frame)
-            } else {
-                self.look(input, input.len() == room)
+            let more = match self.summing.take() {
+                Some(summing) => self.sum(summing, input, &mut on_frame),
+                None => self.look(input, input.len() == room),
             };
             if !more {
                 return;
@@ -288,12 +287,17 @@ impl SegmentScan {
     }
 
     /// Goes on with the sum of a frame. Returns false when it needs more bytes.
-    fn sum(&mut self, input: &[u8], on_frame: &mut impl FnMut(&Found)) -> bool {
-        let Some(summing) = &mut self.summing else { return true };
+    fn sum(
+        &mut self,
+        mut summing: Summing,
+        input: &[u8],
+        on_frame: &mut impl FnMut(&Found),
+    ) -> bool {
         let end = self.at + summing.head.frame_bytes;
         let left = usize::try_from(end - summing.upto).unwrap_or(usize::MAX);
         if left > 0 {
             if input.is_empty() {
+                self.summing = Some(summing);
                 return false;
             }
             let here = &input[..input.len().min(left)];
@@ -301,9 +305,10 @@ impl SegmentScan {
             summing.upto += here.len() as u64;
         }
         if summing.upto < end {
+            self.summing = Some(summing);
             return true;
         }
-        let Some(Summing { head, digest, .. }) = self.summing.take() else { return true };
+        let Summing { head, digest, .. } = summing;
         match self.lsn_of(&head, &digest) {
             Some(lsn) => {
                 let found = Found { offset: self.at, lsn, head };
@@ -394,15 +399,17 @@ impl SegmentScan {
     fn add_hole(&mut self, search: Search, end: u64, resumes: Option<Lsn>) {
         let Search { hole_start, is_zero } = search;
         let holes = &mut self.report.holes;
-        if holes.len() == HOLES_MAX
-            && let Some(last) = holes.last_mut()
-        {
-            last.end = end;
-            last.resumes = resumes;
-            last.is_zero = false;
-        } else {
-            let lsn = self.report.last_next_lsn;
-            holes.push(Hole { start: hole_start, end, lsn, resumes, is_zero });
+        let is_full = holes.len() == HOLES_MAX;
+        match holes.last_mut() {
+            Some(last) if is_full => {
+                last.end = end;
+                last.resumes = resumes;
+                last.is_zero = false;
+            }
+            _ => {
+                let lsn = self.report.last_next_lsn;
+                holes.push(Hole { start: hole_start, end, lsn, resumes, is_zero });
+            }
         }
     }
 }
@@ -474,6 +481,17 @@ mod tests {
         assert_eq!((last.end, last.resumes, last.is_zero), (bytes.len() as u64, None, false));
         // However the bytes come in, it is the same.
         assert_eq!(scan(&bytes, 97), report);
+    }
+
+    #[test]
+    fn a_scan_that_has_ended_takes_no_more() {
+        let bytes = frames_with_holes(2);
+        let mut scan = SegmentScan::new(start(bytes.len() as u64));
+        scan.feed(&bytes, |_| {});
+        assert_eq!(scan.wants(), None);
+        let before = scan.report().clone();
+        scan.feed(&bytes, |found| panic!("{found:?}"));
+        assert_eq!(*scan.report(), before);
     }
 
     #[test]

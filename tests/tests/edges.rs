@@ -3,7 +3,7 @@
 
 use seawall_core::command::{Command, Folder, Lane, Listed, Operation};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
-use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, footer, holder};
+use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, Target, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
@@ -247,6 +247,129 @@ fn a_window_ends_when_it_says() {
     log.tick(start.plus(window));
     run(&mut disk, &mut log);
     assert_eq!((log.durable().lsn, log.next_deadline()), (Lsn::new(1), None));
+    // Asked for already, it falls due no more.
+    log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Buffered).unwrap();
+    assert!(log.next_deadline().is_some());
+    log.flush(Level::Disk).unwrap();
+    assert_eq!(log.next_deadline(), None);
+}
+
+/// The writes of a log that appends these values, each to the disk: how long each is, and whether
+/// it is synced with the write.
+fn writes_of(config: Config, values: &[&[u8]]) -> Vec<(u64, bool)> {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &config.checked().unwrap());
+    let mut writes = Vec::new();
+    for value in values {
+        log.append(&Entry::from(&Record::put(b"key", value)), Level::Disk).unwrap();
+        while let Some(command) = log.poll_lane(Lane::Commit) {
+            match &command {
+                Command::Write(write) => {
+                    writes.push((write.data.as_ref().len() as u64, write.sync));
+                }
+                command => panic!("{command:?}"),
+            }
+            log.complete(disk.execute(command, None));
+        }
+        run(&mut disk, &mut log);
+    }
+    writes
+}
+
+#[test]
+fn a_durable_append_is_one_write_and_a_small_one_takes_zeros_along() {
+    let large = Config { segment_bytes_max: 1 << 20, record_bytes_max: 100_000, ..config() };
+    let lengths = |config, values: &[&[u8]]| {
+        let writes = writes_of(config, values);
+        assert!(writes.len() == values.len() && writes.iter().all(|(_, sync)| *sync));
+        writes.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>()
+    };
+    // The link goes with the first.
+    let (first, next) = (56 + 13 + 100, 13 + 100);
+    let bare = lengths(Config { preallocate: false, ..large.clone() }, &[&[7; 100][..]; 3]);
+    assert_eq!(bare, [first, next, next]);
+    // Up to a multiple of 64 KiB; what follows fits in there.
+    let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
+    assert_eq!(padded, [(128 << 10) - 72, next, next]);
+    let long = lengths(large, &[&[7; 50_000][..]; 2]);
+    assert!(long.iter().all(|bytes| (50_000..50_200).contains(bytes)), "{long:?}");
+}
+
+#[test]
+fn whatever_changes_of_the_segments_is_told() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    let look = |log: &Log<Memory>| log.segments().collect::<Vec<_>>();
+    let mut seen = (log.segments_version(), look(&log));
+    let mut changes = 0;
+    for round in 0..60 {
+        let record = Record::put(b"key", &[7; 500]);
+        let appended = log.append(&Entry::from(&record), Level::Disk);
+        assert!(matches!(appended, Ok(_) | Err(AppendError::Busy)));
+        if round == 30 {
+            log.delete_before(Lsn::new(15)).unwrap();
+        }
+        loop {
+            let now = (log.segments_version(), look(&log));
+            assert!(now.0 != seen.0 || now.1 == seen.1, "{now:?}, before {seen:?}");
+            changes += u32::from(now != seen);
+            seen = now;
+            let Some(command) = log.poll_command() else { break };
+            log.complete(disk.execute(command, None));
+        }
+    }
+    assert!(changes > 5, "{changes}");
+}
+
+#[test]
+fn a_log_opened_again_has_counted_its_segments_and_finds_its_frames() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 1 << 20, record_bytes_max: 10_000, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    for _ in 0..100 {
+        append(&mut disk, &mut log, &[7; 5_000]).unwrap();
+    }
+    log.rotate().unwrap();
+    for _ in 0..100 {
+        append(&mut disk, &mut log, &[7; 5_000]).unwrap();
+    }
+    let last = log.appended();
+    drop(log);
+    let (log, report) = recovered(&mut disk, &config);
+    assert_eq!((report.segments, report.records), (2, 200));
+    let active = last.end.segment;
+    let near = log.frame_before_lsn(active, last.lsn).unwrap();
+    assert!(near.0 + (66 << 10) + 5_100 > last.end.offset, "{near:?} of {last:?}");
+    assert_eq!(log.frame_before_offset(active, last.end.offset), Some(near));
+}
+
+#[test]
+fn a_seek_without_an_index_goes_to_any_offset() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 1 << 20, record_bytes_max: 10_000, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    for _ in 0..100 {
+        append(&mut disk, &mut log, &[7; 5_000]).unwrap();
+    }
+    let info = log.segments().next().unwrap();
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let limit = log.durable().end.offset;
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 64 << 10, 1 << 20);
+    for target in [300_000, 128, 129, 65_663, 65_664, 70_000, 400_000, 5_000] {
+        cursor.seek(Target::Offset(target), None);
+        let found = loop {
+            match cursor.step(limit) {
+                Step::Read { offset, bytes } => {
+                    let start = usize::try_from(offset).unwrap();
+                    let end = file.len().min(start + usize::try_from(bytes).unwrap());
+                    cursor.fill(offset, file[start..end].to_vec(), false);
+                }
+                Step::Record(record, _) => break record.position.offset,
+                step => panic!("{step:?}"),
+            }
+        };
+        assert!((target..target + 5_100).contains(&found), "{target}: {found}");
+    }
 }
 
 #[test]
@@ -285,7 +408,9 @@ fn a_recovery_wants_two_buffers_and_its_own_completions() {
     assert!(none.is_done() && none.poll_command().is_none());
     assert!(matches!(none.finish(), Err(RecoveryError::NoBuffers)));
     let mut disk = Disk::with_sectors(512);
-    let (mut one, mut other) = (starved(2), starved(2));
+    let (mut one, mut other, mut third) = (starved(2), starved(2), starved(2));
+    one.complete(disk.execute(third.poll_command().unwrap(), None));
+    assert!(!one.is_done(), "nothing was awaited");
     // The other is further on by one command.
     let done = disk.execute(other.poll_command().unwrap(), None);
     other.complete(done);

@@ -291,12 +291,8 @@ impl<B: Buffer> Log<B> {
         }
         let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
         // Nothing was written to a segment that came after: it is ready to be moved into again.
-        while self.open.len() > 1
-            && self.open.back().is_some_and(|open| open.identity.segment != segment)
-        {
-            if let Some(open) = self.open.pop_back() {
-                self.spare = Spare::Ready(open.identity);
-            }
+        while let Some(open) = self.open.pop_back_if(|open| open.identity.segment > segment) {
+            self.spare = Spare::Ready(open.identity);
         }
         if let Some(open) = self.open.back_mut() {
             open.undo_from(offset);

@@ -48,34 +48,46 @@ pub(super) enum Act {
 #[derive(Debug)]
 pub(super) struct Acts<B> {
     left: VecDeque<Act>,
+    /// How much of the first, if it is a copy, has been copied.
+    copied: u64,
+    /// Its file ended early, and so does the copy.
+    has_ended: bool,
     /// Bytes that have been read and are to be written to a copy.
     read: Option<B>,
 }
 
 impl<B: Buffer> Acts<B> {
     pub(super) fn new(acts: alloc::vec::Vec<Act>) -> Self {
-        Self { left: acts.into(), read: None }
+        Self { left: acts.into(), copied: 0, has_ended: false, read: None }
     }
 
-    /// Takes bytes that are to be copied. A file that ends early ends the copy.
+    /// Takes bytes that are to be copied.
     pub(super) fn have_read(&mut self, mut buffer: B, bytes: usize) {
-        if bytes < buffer.as_ref().len()
-            && let Some(Act::Copy { start, end, .. }) = self.left.front_mut()
-        {
-            *end = *start + bytes as u64;
-        }
+        self.has_ended = bytes < buffer.as_ref().len();
         buffer.resize(bytes);
         self.read = Some(buffer);
+    }
+
+    fn end_first(&mut self) {
+        self.left.pop_front();
+        self.copied = 0;
+        self.has_ended = false;
     }
 }
 
 impl<B: Buffer> Recovery<B> {
+    /// Begins to carry out what was decided.
+    pub(super) fn begin_acts(&mut self, acts: alloc::vec::Vec<Act>) {
+        self.acts = Acts::new(acts);
+        self.go_on();
+    }
+
+    fn go_on(&mut self) {
+        self.stage = if self.acts.left.is_empty() { Stage::Done } else { Stage::Act };
+    }
+
     pub(super) fn poll_act(&mut self) -> Option<Command<B>> {
-        let Stage::Act(acts) = &mut self.stage else { return None };
-        let Some(act) = acts.left.front().copied() else {
-            self.stage = Stage::Done;
-            return None;
-        };
+        let act = self.acts.left.front().copied()?;
         let command = match act {
             Act::Copy { from, start, end, to } => return self.poll_copy(from, start, end, to),
             Act::CreateManifest => {
@@ -129,44 +141,39 @@ impl<B: Buffer> Recovery<B> {
         end: u64,
         to: FileName,
     ) -> Option<Command<B>> {
-        let Stage::Act(acts) = &mut self.stage else { return None };
-        if let Some(buffer) = acts.read.take() {
-            let bytes = buffer.as_ref().len() as u64;
+        let at = start + self.acts.copied;
+        if let Some(buffer) = self.acts.read.take() {
+            self.acts.copied += buffer.as_ref().len() as u64;
             let origin = match to.file {
                 FileId::Quarantined(quarantined) => quarantined.offset.unwrap_or(0),
                 FileId::Manifest | FileId::Segment(_) => 0,
             };
-            if let Some(Act::Copy { start, .. }) = acts.left.front_mut() {
-                *start += bytes;
-            }
             let id = self.issue(Operation::Write, Some(to));
-            let (data, offset) = (Data::Buffer(buffer), start - origin);
+            let (data, offset) = (Data::Buffer(buffer), at - origin);
             return Some(Command::Write(Write { id, name: to, offset, data, sync: false }));
         }
-        if start >= end {
-            acts.left.pop_front();
+        if at >= end || self.acts.has_ended {
+            self.acts.end_first();
+            self.go_on();
             return self.poll_act();
         }
         let mut buffer = self.buffers.pop()?;
-        let bytes = (end - start).min(self.config.batch_bytes);
+        let bytes = (end - at).min(self.config.batch_bytes);
         buffer.resize(usize::try_from(bytes).unwrap_or(0));
         let name = FileId::Segment(from).name();
         let id = self.issue(Operation::Read, Some(name));
-        Some(Command::Read(Read { id, name, offset: start, buffer }))
+        Some(Command::Read(Read { id, name, offset: at, buffer }))
     }
 
     /// An act's command has been done.
     pub(super) fn acted(&mut self, data: Option<Data<B>>) {
-        let Stage::Act(acts) = &mut self.stage else { return };
-        let is_copying = matches!(acts.left.front(), Some(Act::Copy { .. }));
+        let is_copying = matches!(self.acts.left.front(), Some(Act::Copy { .. }));
         if !is_copying {
-            acts.left.pop_front();
+            self.acts.end_first();
         }
         if let Some(Data::Buffer(buffer)) = data {
             self.buffers.push(buffer);
         }
-        if matches!(&self.stage, Stage::Act(acts) if acts.left.is_empty()) {
-            self.stage = Stage::Done;
-        }
+        self.go_on();
     }
 }

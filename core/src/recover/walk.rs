@@ -1,12 +1,12 @@
 //! Going through the segments of a log, oldest first: a footer where one will do, else every frame.
 
-use super::verdict::{Arranged, Arrangement, Walked};
+use super::verdict::{Arranged, Arrangement, KnownEnd, Walked};
 use crate::config::{Config, RecoveryScan};
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};
 use crate::wire::checksum::{Crc32cFn, Place};
 use crate::wire::frame::{FrameKind, Head, Parsed};
-use crate::wire::header::{FRAMES_OFFSET, LinkState};
+use crate::wire::header::{FRAMES_OFFSET, Identity, LinkState};
 use crate::wire::manifest::Manifest;
 use crate::wire::name::{FileId, FileName};
 use crate::wire::seal::{self, Index};
@@ -32,14 +32,20 @@ pub(super) struct Walk {
 
 #[derive(Debug)]
 enum Step {
-    /// The footer of the segment, as far as it has been read.
-    Footer {
-        offset: u64,
-        bytes: Vec<u8>,
-        wanted: u64,
-    },
+    Footer(Box<Footing>),
     Scan(Box<Scanning>),
     End,
+}
+
+/// A segment whose footer is looked at.
+#[derive(Debug)]
+struct Footing {
+    arranged: Arranged,
+    identity: Identity,
+    end: KnownEnd,
+    /// The footer, as far as it has been read.
+    bytes: Vec<u8>,
+    wanted: u64,
 }
 
 /// A segment whose every frame is looked at.
@@ -78,12 +84,13 @@ impl Walk {
     }
 
     /// Which bytes are wanted: of which file, from where, how many at most. `None`: it is over.
-    pub(super) fn wants(&mut self) -> Option<(FileName, u64, u64)> {
+    pub(super) fn wants(&self) -> Option<(FileName, u64, u64)> {
         let name = FileId::Segment(self.current()?.segment).name();
         match &self.step {
-            Step::Footer { offset, bytes, wanted } => {
+            Step::Footer(footing) => {
+                let Footing { end, bytes, wanted, .. } = &**footing;
                 let have = bytes.len() as u64;
-                Some((name, offset + have, wanted - have))
+                Some((name, end.offset + have, wanted - have))
             }
             Step::Scan(scanning) => {
                 scanning.scan.wants().map(|(offset, bytes)| (name, offset, bytes))
@@ -92,27 +99,36 @@ impl Walk {
         }
     }
 
+    pub(super) fn is_over(&self) -> bool {
+        self.wants().is_none()
+    }
+
     pub(super) fn feed(&mut self, content: &[u8], is_short: bool) {
-        match &mut self.step {
-            Step::Footer { bytes, wanted, .. } => {
-                bytes.extend_from_slice(content);
-                if is_short || bytes.len() as u64 >= *wanted {
-                    self.look_at_footer(is_short);
+        match core::mem::replace(&mut self.step, Step::End) {
+            Step::Footer(mut footing) => {
+                footing.bytes.extend_from_slice(content);
+                if is_short || footing.bytes.len() as u64 >= footing.wanted {
+                    self.look_at_footer(footing, is_short);
+                } else {
+                    self.step = Step::Footer(footing);
                 }
             }
-            Step::Scan(scanning) => {
-                let Scanning { scan, index } = &mut **scanning;
-                let wanted = scan.wants();
+            Step::Scan(mut scanning) => {
+                let Scanning { scan, index } = &mut *scanning;
+                let from = scan.wants().map_or(0, |(from, _)| from);
                 scan.feed(content, |found| {
                     if found.head.count > 0 {
                         index.note(found.lsn, found.offset);
                     }
                 });
-                if is_short && let Some((from, _)) = wanted {
+                if is_short {
                     scan.ends_at(from + content.len() as u64);
                 }
                 if scan.wants().is_none() {
-                    self.end_scan();
+                    self.end_scan(*scanning);
+                    self.begin();
+                } else {
+                    self.step = Step::Scan(scanning);
                 }
             }
             Step::End => {}
@@ -122,27 +138,25 @@ impl Walk {
     /// Goes on with the next segment that has bytes to read.
     fn begin(&mut self) {
         while let Some(arranged) = self.current().copied() {
-            let (end, first) = (arranged.end, self.first_lsn(&arranged));
-            self.next_lsn = first;
-            if arranged.identity.is_none() {
-                let walked = Walked { first_lsn: first, ..Walked::unread() };
-                self.end_segment(walked);
+            self.next_lsn = self.first_lsn(&arranged);
+            let Some(identity) = arranged.identity else {
+                self.end_segment(Walked { first_lsn: self.next_lsn, ..Walked::unread() });
                 continue;
-            }
-            if let Some(end) = end
+            };
+            if let Some(end) = arranged.end
                 && !self.scans_all
                 && arranged.is_linked()
                 && end.next_lsn.previous() <= self.durable
             {
-                let (offset, wanted) = (end.offset, FOOTER_LOOK_BYTES);
-                self.step = Step::Footer { offset, bytes: Vec::new(), wanted };
+                let (bytes, wanted) = (Vec::new(), FOOTER_LOOK_BYTES);
+                let footing = Footing { arranged, identity, end, bytes, wanted };
+                self.step = Step::Footer(Box::new(footing));
                 return;
             }
-            if self.begin_scan() {
+            if self.begin_scan(&arranged, &identity) {
                 return;
             }
         }
-        self.step = Step::End;
     }
 
     /// The LSN that a segment begins with: its link says it, or what came before.
@@ -154,9 +168,7 @@ impl Walk {
     }
 
     /// Scans the current segment; false when it has no bytes to scan.
-    fn begin_scan(&mut self) -> bool {
-        let Some(arranged) = self.current() else { return false };
-        let Some(identity) = arranged.identity else { return false };
+    fn begin_scan(&mut self, arranged: &Arranged, identity: &Identity) -> bool {
         let file_end = arranged.file_bytes;
         let scan = SegmentScan::new(ScanStart {
             segment: arranged.segment,
@@ -169,29 +181,20 @@ impl Walk {
             last_lsn: arranged.cap,
         });
         let room = if arranged.end.is_some() { 0 } else { self.segment_bytes_max };
-        let has_bytes = scan.wants().is_some();
-        let index = Index::with_room_for(room);
-        self.step = Step::Scan(Box::new(Scanning { scan, index }));
-        if !has_bytes {
-            self.end_scan_at();
+        let scanning = Scanning { scan, index: Index::with_room_for(room) };
+        let has_bytes = scanning.scan.wants().is_some();
+        if has_bytes {
+            self.step = Step::Scan(Box::new(scanning));
+        } else {
+            self.end_scan(scanning);
         }
         has_bytes
     }
 
-    fn end_scan(&mut self) {
-        self.end_scan_at();
-        self.begin();
-    }
-
-    fn end_scan_at(&mut self) {
-        let Step::Scan(scanning) = core::mem::replace(&mut self.step, Step::End) else {
-            return;
-        };
-        let Scanning { scan, index } = *scanning;
-        let first_lsn = self.next_lsn;
-        let walked =
-            Walked { first_lsn, report: Some(scan.into_report()), index, has_footer: false };
-        self.end_segment(walked);
+    fn end_scan(&mut self, scanning: Scanning) {
+        let Scanning { scan, index } = scanning;
+        let (first_lsn, report) = (self.next_lsn, Some(scan.into_report()));
+        self.end_segment(Walked { first_lsn, report, index, has_footer: false });
     }
 
     fn end_segment(&mut self, walked: Walked) {
@@ -204,27 +207,26 @@ impl Walk {
     }
 
     /// Takes the segment as it is if its footer is whole, and scans it otherwise.
-    fn look_at_footer(&mut self, is_short: bool) {
-        let Some(arranged) = self.current().copied() else { return };
-        let (Some(end), Some(identity)) = (arranged.end, arranged.identity) else { return };
-        let Step::Footer { offset, bytes, wanted } = &mut self.step else { return };
+    fn look_at_footer(&mut self, mut footing: Box<Footing>, is_short: bool) {
+        let Footing { arranged, identity, end, bytes, wanted } = &mut *footing;
         let head = match Head::parse(bytes, identity.checksum) {
             Parsed::Head(head) if head.kind == FrameKind::Seal => head,
-            _ => return self.scan_instead(),
+            _ => return self.scan_instead(&footing),
         };
         if (bytes.len() as u64) < head.frame_bytes {
-            let is_there = !is_short && *offset + head.frame_bytes <= arranged.file_bytes;
+            let is_there = !is_short && end.offset + head.frame_bytes <= arranged.file_bytes;
             if is_there && *wanted < head.frame_bytes {
                 *wanted = head.frame_bytes;
+                self.step = Step::Footer(footing);
                 return;
             }
-            return self.scan_instead();
+            return self.scan_instead(&footing);
         }
         let frame = &bytes[..usize::try_from(head.frame_bytes).unwrap_or(0)];
         let place = Place {
             salt: identity.salt,
             segment: arranged.segment,
-            offset: *offset,
+            offset: end.offset,
             lsn: end.next_lsn,
         };
         let first = self.next_lsn;
@@ -232,16 +234,15 @@ impl Walk {
         let is_whole = head.holds(frame, place, identity.checksum, self.crc)
             && seal.is_some_and(|seal| seal.records == end.next_lsn.since(first));
         if !is_whole {
-            return self.scan_instead();
+            return self.scan_instead(&footing);
         }
         self.next_lsn = end.next_lsn;
-        self.step = Step::End;
         self.walked.push(Walked { first_lsn: first, has_footer: true, ..Walked::unread() });
         self.begin();
     }
 
-    fn scan_instead(&mut self) {
-        if !self.begin_scan() {
+    fn scan_instead(&mut self, footing: &Footing) {
+        if !self.begin_scan(&footing.arranged, &footing.identity) {
             self.begin();
         }
     }
