@@ -183,7 +183,7 @@ fn who_is_done_hands_over() {
 fn readers_follow_writes_that_go_past_the_page_cache() {
     const BATCHES: u64 = 60;
     let value = |number: u64| {
-        let length = if number % 5 == 0 { 100 } else { 40_000 + number * 997 % 60_000 };
+        let length = if number.is_multiple_of(5) { 100 } else { 40_000 + number * 997 % 60_000 };
         record_bytes(number, usize::try_from(length).unwrap())
     };
     for map_sealed in [false, true] {
