@@ -291,7 +291,8 @@ fn a_durable_append_is_one_write_and_a_small_one_takes_zeros_along() {
     // Up to a multiple of 64 KiB; what follows fits in there.
     let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
     assert_eq!(padded, [(128 << 10) - 72, next, next]);
-    let long = lengths(large, &[&[7; 50_000][..]; 2]);
+    let value = vec![7; 50_000];
+    let long = lengths(large, &[&value[..]; 2]);
     assert!(long.iter().all(|bytes| (50_000..50_200).contains(bytes)), "{long:?}");
 }
 
