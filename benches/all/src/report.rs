@@ -71,6 +71,8 @@ pub(crate) const OURS: &str = "seawall";
 pub(crate) const OURS_MAPPED: &str = "seawall, mapped";
 /// Seawall with long writes through `io_uring`.
 pub(crate) const OURS_URING: &str = "seawall, uring";
+/// Seawall as a WebAssembly component.
+pub(crate) const OURS_COMPONENT: &str = "seawall, component";
 
 fn rate(measured: &Measured) -> Option<f64> {
     (measured.seconds > 0.0).then(|| measured.count as f64 / measured.seconds)
@@ -197,7 +199,8 @@ impl RowReport {
     fn ahead(&self) -> Vec<String> {
         let Some(ours) = self.ours() else { return Vec::new() };
         let peers = self.entries.iter().filter(|entry| {
-            !entry.is_floor && ![OURS, OURS_MAPPED, OURS_URING].contains(&&*entry.name)
+            !entry.is_floor
+                && ![OURS, OURS_MAPPED, OURS_URING, OURS_COMPONENT].contains(&&*entry.name)
         });
         let faster = peers.filter_map(|peer| {
             let ratios = self.ratios(peer, ours);

@@ -47,6 +47,7 @@ pub(super) const LAYERS: &[Layer] = &[
     library("host", "seawall"),
     Layer { flags: Some(schedules::FLAGS), ..integration!("schedules", true) },
     integration!("golden", true),
+    integration!("edges", true),
     integration!("fault_d22", true),
     integration!("faults_recovery", true),
     integration!("faults_reading", true),

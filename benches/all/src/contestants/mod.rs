@@ -1,5 +1,7 @@
 //! Who takes part.
 
+#[cfg(feature = "component")]
+mod component;
 mod seawall;
 
 #[cfg(feature = "peers")]
@@ -19,13 +21,14 @@ mod walrus;
 
 use crate::contestant::Contestant;
 
-/// All built-in contestants, in the order of the table. Seawall's component belongs here, behind
-/// Seawall; its rows are the ones of memory.
+/// All built-in contestants, in the order of the table.
 pub(crate) fn all() -> Vec<Box<dyn Contestant>> {
     vec![
         Box::new(seawall::Native::Plain),
         Box::new(seawall::Native::Mapped),
         Box::new(seawall::Native::Uring),
+        #[cfg(feature = "component")]
+        Box::new(component::Component::default()),
         #[cfg(feature = "peers")]
         Box::new(okaywal::Okaywal),
         #[cfg(feature = "peers")]
