@@ -17,14 +17,15 @@ use seawall_core::wire::frame::HEAD_BYTES_MAX;
 use seawall_core::wire::is_zero;
 use seawall_core::wire::name::FileId;
 use std::fs::File;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::{Scope, scope};
+use std::thread::{Builder, Scope, scope};
 
 /// So many pieces are read before they are asked for.
 const PIECES_AHEAD: usize = 3;
-/// For shorter ones another thread does not pay.
-const PIECE_BYTES_MIN: usize = 64 << 10;
+/// For shorter ones another thread does not pay; longer ones would take too much memory.
+const PIECE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
 /// The core may want the head of a frame again that a piece's end had cut.
 const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;
 
@@ -32,7 +33,7 @@ const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;
 pub(crate) fn run(recovery: &mut Recovery<Vec<u8>>, executor: &Executor, config: &WalConfig) {
     let piece_bytes = usize::try_from(config.batch_size).unwrap_or(usize::MAX);
     // Who interposes is asked before each read, so nothing is read there that was not asked for.
-    let goes_ahead = piece_bytes >= PIECE_BYTES_MIN && config.interpose.is_none();
+    let goes_ahead = PIECE_BYTES.contains(&piece_bytes) && config.interpose.is_none();
     scope(|threads| {
         let mut ahead = Ahead { threads, executor, piece_bytes, last_end: None, stream: None };
         while let Some(command) = recovery.poll_command() {
@@ -97,7 +98,10 @@ impl Ahead<'_, '_> {
             is_blank: is_zero(last),
             blank: Blank::Unopened,
         };
-        self.threads.spawn(move || fetcher.run(next, &to_us, &used));
+        Builder::new()
+            .name("seawall-recovery".to_owned())
+            .spawn_scoped(self.threads, move || fetcher.run(next, &to_us, &used))
+            .ok()?;
         let (piece_bytes, tail) = (self.piece_bytes, tail_of(last));
         Some(Stream { file, next, piece_bytes, tail, ready, give_back })
     }
@@ -240,5 +244,62 @@ impl Fetcher<'_> {
                 None
             }
         }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use crate::blocking::Wal;
+    use crate::execute::{Call, Fault, Interpose};
+    use crate::{Level, Record, WalConfig, inspect};
+    use std::fs::File;
+    use std::os::unix::fs::FileExt;
+    use std::sync::Arc;
+
+    /// Lets everything be; whoever is asked has nothing read ahead.
+    struct Nothing;
+
+    impl Interpose for Nothing {
+        fn before(&self, _call: &Call) -> Option<Fault> {
+            None
+        }
+    }
+
+    #[test]
+    fn recovery_finds_the_same_whether_it_reads_ahead_or_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let config = |reserve_size| WalConfig {
+            batch_size: 64 << 10,
+            max_segment_size: 16 << 20,
+            reserve_size: Some(reserve_size),
+            ..WalConfig::in_dir(temp.path())
+        };
+        // Frames of all lengths, so that pieces end anywhere in them, heads included.
+        let (wal, _) = Wal::open(config(2 << 20)).unwrap();
+        for number in 0_usize..2_000 {
+            let value = vec![7; number * 7_919 % 1_500 + usize::from(number == 900) * 300_000];
+            wal.append_with(&Record::put(b"key", &value), Level::Os).unwrap();
+        }
+        wal.sync().unwrap();
+        let end = wal.stats().end.offset;
+        drop(wal);
+        let look = || {
+            let ahead = inspect::check(&config(512)).unwrap();
+            let config = WalConfig { interpose: Some(Arc::new(Nothing)), ..config(512) };
+            assert_eq!(ahead, inspect::check(&config).unwrap());
+            ahead
+        };
+        assert_eq!(look().valid_records, 2_000);
+        let path = temp.path().join("00000000000000000001.wal");
+        let file = File::options().write(true).open(path).unwrap();
+        // Zeros that end in something: those behind the end, and some where records were.
+        file.set_len(end + (3 << 20)).unwrap();
+        file.write_all_at(b"something", end + (2 << 20) + 77).unwrap();
+        assert_eq!(look().valid_records, 2_000);
+        file.write_all_at(&vec![0; 700_000], 100_000).unwrap();
+        let damaged = look();
+        assert!(damaged.corruption_detected && damaged.valid_records < 200, "{damaged:?}");
+        file.set_len(end / 2).unwrap();
+        assert!(look().corruption_detected);
     }
 }
