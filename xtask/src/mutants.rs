@@ -13,6 +13,7 @@ use crate::steps::Outcome;
 const PROGRAMS: &[&str] = &[
     "--lib",
     "--test=edges",
+    "--test=messages",
     "--test=golden",
     "--test=exhaustive",
     "--test=faults_recovery",
