@@ -72,7 +72,7 @@ pub(crate) const OURS_MAPPED: &str = "seawall, mapped";
 /// Seawall with long writes through `io_uring`.
 pub(crate) const OURS_URING: &str = "seawall, uring";
 /// Seawall as a WebAssembly component.
-pub(crate) const OURS_COMPONENT: &str = "seawall, component";
+pub(crate) const OURS_COMPONENT: &str = "seawall in wasm";
 
 fn rate(measured: &Measured) -> Option<f64> {
     (measured.seconds > 0.0).then(|| measured.count as f64 / measured.seconds)
