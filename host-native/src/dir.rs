@@ -102,7 +102,7 @@ impl Dir {
         options.read(true).write(writes);
         let flags = match access {
             Access::Read | Access::ReadWrite => 0,
-            Access::ReadDirect | Access::WriteDirect => direct_flag()?,
+            Access::ReadDirect | Access::WriteDirect => DIRECT.ok_or(io::ErrorKind::Unsupported)?,
         };
         no_follow(&mut options, flags);
         let file = self.folder.open_with(name.to_string(), &options)?.into_std();
@@ -211,16 +211,11 @@ fn sync_parent(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// How a file is opened past the page cache, where that is known.
 #[cfg(target_os = "linux")]
-#[allow(clippy::unnecessary_wraps, reason = "other platforms have none")]
-const fn direct_flag() -> io::Result<i32> {
-    Ok(libc::O_DIRECT)
-}
-
+const DIRECT: Option<i32> = Some(libc::O_DIRECT);
 #[cfg(not(target_os = "linux"))]
-fn direct_flag() -> io::Result<i32> {
-    Err(io::ErrorKind::Unsupported.into())
-}
+const DIRECT: Option<i32> = None;
 
 #[cfg(unix)]
 fn no_follow(options: &mut OpenOptions, flags: i32) {

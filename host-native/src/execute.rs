@@ -257,12 +257,12 @@ impl Executor {
     ) -> io::Result<bool> {
         let uring = self.uring.as_ref().filter(|uring| bytes.len() >= uring.bytes_min);
         let Some(uring) = uring else { return Ok(false) };
-        let direct = open.direct.get_or_init(|| self.dir.open(name, Access::WriteDirect).ok());
-        let block = sys::BLOCK_BYTES;
         // The next writes go into the padding behind a small batch: its pages are to stay.
         if bytes.last_chunk::<{ sys::BLOCK_BYTES }>().is_none_or(|end| is_zero(end)) {
             return Ok(false);
         }
+        let direct = open.direct.get_or_init(|| self.dir.open(name, Access::WriteDirect).ok());
+        let block = sys::BLOCK_BYTES;
         let into = usize::try_from(offset % block as u64).unwrap_or(0);
         let before = (block - into) % block;
         let whole = bytes.len().saturating_sub(before) / block * block;

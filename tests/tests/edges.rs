@@ -125,18 +125,21 @@ fn only_a_footer_in_its_place_is_one() {
     }
 }
 
+/// What a host gives a cursor that asks for bytes of a file.
+fn fill(cursor: &mut Cursor<Vec<u8>>, file: &[u8], offset: u64, bytes: u64) {
+    let start = usize::try_from(offset).unwrap();
+    let end = file.len().min(start + usize::try_from(bytes).unwrap());
+    let is_short = ((end - start) as u64) < bytes;
+    cursor.fill(offset, file[start..end].to_vec(), is_short);
+}
+
 /// What reading a sealed segment shows, 1 KiB at a time: the records, and the holes between them.
 fn read(info: SegmentInfo, end: SegmentEnd, file: &[u8]) -> (Vec<u64>, Vec<Hole>) {
     let mut cursor = Cursor::new(info, seawall_tests::crc(), 1_024, 1 << 20);
     let (mut seen, mut holes) = (Vec::new(), Vec::new());
     for _ in 0..10_000 {
         match cursor.step(end.frames_end) {
-            Step::Read { offset, bytes } => {
-                let start = usize::try_from(offset).unwrap();
-                let end = file.len().min(start + usize::try_from(bytes).unwrap());
-                let is_short = ((end - start) as u64) < bytes;
-                cursor.fill(offset, file[start..end].to_vec(), is_short);
-            }
+            Step::Read { offset, bytes } => fill(&mut cursor, file, offset, bytes),
             Step::Record(record, _) => seen.push(record.lsn.get()),
             Step::Damaged { position, lsn } => {
                 assert_eq!((position.segment, lsn.get()), (info.segment, cursor.next_lsn().get()));
@@ -360,11 +363,7 @@ fn a_seek_without_an_index_goes_to_any_offset() {
         cursor.seek(Target::Offset(target), None);
         let found = loop {
             match cursor.step(limit) {
-                Step::Read { offset, bytes } => {
-                    let start = usize::try_from(offset).unwrap();
-                    let end = file.len().min(start + usize::try_from(bytes).unwrap());
-                    cursor.fill(offset, file[start..end].to_vec(), false);
-                }
+                Step::Read { offset, bytes } => fill(&mut cursor, file, offset, bytes),
                 Step::Record(record, _) => break record.position.offset,
                 step => panic!("{step:?}"),
             }

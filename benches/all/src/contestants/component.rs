@@ -1,5 +1,6 @@
 //! Seawall as a WebAssembly component, in wasmtime.
 
+use super::seawall::record;
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
 use crate::report::OURS_COMPONENT;
 use crate::row::Pack;
@@ -15,8 +16,6 @@ pub(super) struct Component {
     program: OnceLock<Option<Program>>,
 }
 
-/// So many bytes of a record are its key.
-const KEY_BYTES: usize = 8;
 /// A reader is given so many bytes at a time.
 const PAGE_BYTES: u32 = 256 << 10;
 const NOT_BUILT: &str = "`cargo xtask component` has not built it";
@@ -73,11 +72,6 @@ impl Contestant for Component {
 
 struct Open {
     wal: Wal,
-}
-
-fn record(bytes: &[u8]) -> Record<'_> {
-    let (key, value) = bytes.split_at(KEY_BYTES.min(bytes.len()));
-    Record::put(key, value)
 }
 
 const fn level_of(level: Level) -> types::Level {

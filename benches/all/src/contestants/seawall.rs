@@ -93,7 +93,7 @@ impl Open {
     }
 }
 
-fn record(bytes: &[u8]) -> Record<'_> {
+pub(super) fn record(bytes: &[u8]) -> Record<'_> {
     let (key, value) = bytes.split_at(KEY_BYTES.min(bytes.len()));
     Record::put(key, value)
 }
