@@ -12,13 +12,20 @@
 //! ```
 //!
 //! A frame is found again by its checksum, tied to its place and its salt; a caller cannot write
-//! bytes into a value that look like one. The work of searching is bounded, whatever the bytes:
-//! past the bound the rest counts as one hole, and [`ScanReport::is_exhausted`] says so.
+//! bytes into a value that look like one. But at every third byte of a value without pattern a
+//! frame *seems* to begin, of any length. So what seems one waits until the search has come to its
+//! end, and is summed where it is followed as a frame is: by the next frame, by unwritten space or
+//! by nothing. What is followed by other bytes is summed as well, while there are few of those.
+//!
+//! The work and the memory of searching are bounded, whatever the bytes: where that has kept
+//! something from being summed, [`ScanReport::is_exhausted`] says so.
 
 use crate::id::{Lsn, Position, SegmentId};
 use crate::wire::checksum::{ChecksumKind, Crc32cFn, Digest, Place};
 use crate::wire::frame::{BATCH_RECORD_BYTES_MIN, FrameKind, HEAD_BYTES_MAX, Head, Parsed};
+use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
+use core::cmp::Reverse;
 
 /// Which bytes to scan, and as what.
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +115,7 @@ pub struct ScanReport {
     pub holes: Vec<Hole>,
     /// The largest claim that any good frame makes.
     pub claim: Option<Claim>,
-    /// The search gave up: the last hole may hold good frames.
+    /// Not all that seemed a frame was summed: the holes may hold good frames.
     pub is_exhausted: bool,
 }
 
@@ -122,15 +129,38 @@ pub struct SegmentScan {
     lsn: Lsn,
     search: Option<Search>,
     summing: Option<Summing>,
-    work_left: u64,
+    work: Work,
     finished: bool,
     report: ScanReport,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Search {
     hole_start: u64,
-    is_zero: bool,
+    /// The byte past the last one so far that is not zero.
+    content_end: u64,
+    /// What may be frames, until the search comes to their ends.
+    candidates: BinaryHeap<Reverse<Candidate>>,
+    /// One of them is looked at again; if it is no frame the search goes on from here.
+    resume: Option<u64>,
+}
+
+/// Bytes that begin as a frame does. The one that ends first comes first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Candidate {
+    end: u64,
+    start: u64,
+    /// The low 16 bits of the LSN that a frame after it has.
+    next_low: u16,
+}
+
+/// How many bytes the search may still sum in vain.
+#[derive(Debug)]
+struct Work {
+    /// Of candidates that are followed as a frame is.
+    fitting: u64,
+    /// Of others.
+    other: u64,
 }
 
 /// A frame whose checksum is being summed up.
@@ -145,6 +175,8 @@ struct Summing {
 /// The search may sum so many times the bytes it looks at, and a little more for short segments.
 const WORK_FACTOR: u64 = 8;
 const WORK_BYTES_MIN: u64 = 16 << 20;
+/// No more candidates wait at a time: they take 12 MiB then.
+const CANDIDATES_MAX: usize = 1 << 19;
 /// Holes past this many are joined to the last.
 const HOLES_MAX: usize = 1_024;
 
@@ -158,7 +190,10 @@ impl SegmentScan {
             lsn: start.lsn,
             search: None,
             summing: None,
-            work_left: span.saturating_mul(WORK_FACTOR).saturating_add(WORK_BYTES_MIN),
+            work: Work {
+                fitting: span.saturating_mul(WORK_FACTOR).saturating_add(WORK_BYTES_MIN),
+                other: (span / 4).saturating_add(WORK_BYTES_MIN),
+            },
             finished: start.offset >= start.limit
                 || start.last_lsn.is_some_and(|last| start.lsn > last),
             report: ScanReport {
@@ -197,7 +232,7 @@ impl SegmentScan {
             // What was being summed runs past the end, so it is no frame.
             self.reject(true);
         }
-        if self.at >= self.start.limit {
+        if self.at >= self.start.limit && !self.looks_back(&[]) {
             self.finish();
         }
     }
@@ -237,22 +272,28 @@ impl SegmentScan {
     /// Looks whether a frame may begin at `at`. `reaches_limit`: nothing follows `input`. Returns
     /// false when it needs more bytes.
     fn look(&mut self, input: &[u8], reaches_limit: bool) -> bool {
+        if input.len() < HEAD_BYTES_MAX && !reaches_limit && self.search.is_some() {
+            return false;
+        }
+        if self.looks_back(input) {
+            return true;
+        }
         if input.is_empty() {
             if reaches_limit {
                 self.finish();
             }
             return reaches_limit;
         }
-        if self.search.is_some() {
-            let zeros = count_zeros(input);
-            if zeros > 0 {
-                self.at += zeros as u64;
-                return true;
-            }
+        if self.passes_zeros(input) {
+            return true;
         }
         match Head::parse(input, self.start.checksum) {
             Parsed::Head(head) if self.is_plausible(&head) => {
-                self.summing = Some(self.begin_sum(head, input));
+                if self.search.as_ref().is_some_and(|search| search.resume.is_none()) {
+                    self.put_off(&head, input);
+                } else {
+                    self.summing = Some(self.begin_sum(head, input));
+                }
             }
             Parsed::Short | Parsed::Zeros if input.len() < HEAD_BYTES_MAX && !reaches_limit => {
                 return false;
@@ -260,6 +301,62 @@ impl SegmentScan {
             _ => self.reject(input[0] != 0),
         }
         true
+    }
+
+    /// Keeps what may be a frame until the search comes to its end, unless it is clear already that
+    /// it would not be summed.
+    fn put_off(&mut self, head: &Head, input: &[u8]) {
+        let Some(search) = &mut self.search else { return };
+        let next_low = next_low(head);
+        let candidate = Candidate { end: self.at + head.frame_bytes, start: self.at, next_low };
+        let behind = usize::try_from(head.frame_bytes).ok().and_then(|bytes| {
+            let (frame, behind) = input.split_at_checked(bytes)?;
+            (behind.len() >= HEAD_BYTES_MAX).then_some((behind, frame.last() != Some(&0)))
+        });
+        let is_hopeless = self.work.other < head.frame_bytes
+            && behind.is_some_and(|(behind, is_content)| {
+                !candidate.is_followed(behind, is_content, &self.start)
+            });
+        if !is_hopeless {
+            self.report.is_exhausted |= !search.keep(candidate);
+        }
+        self.reject(true);
+    }
+
+    /// Goes back to a candidate that ends here, if `input`, which follows it, or the bytes that may
+    /// be summed in vain, make it worth that.
+    fn looks_back(&mut self, input: &[u8]) -> bool {
+        let Some(search) = &mut self.search else { return false };
+        if search.resume.is_some() {
+            return false;
+        }
+        while let Some(candidate) = search.pop_ended(self.at) {
+            let bytes = candidate.end - candidate.start;
+            let is_content = candidate.end == search.content_end;
+            let is_fitting = candidate.is_followed(input, is_content, &self.start);
+            let left = if is_fitting { &mut self.work.fitting } else { &mut self.work.other };
+            if *left >= bytes {
+                *left -= bytes;
+                search.resume = Some(self.at);
+                self.at = candidate.start;
+                return true;
+            }
+            self.report.is_exhausted |= is_fitting;
+        }
+        false
+    }
+
+    /// Passes over zeros, up to where a candidate ends.
+    fn passes_zeros(&mut self, input: &[u8]) -> bool {
+        let Some(search) = &self.search else { return false };
+        if search.resume.is_some() || input[0] != 0 {
+            return false;
+        }
+        let next_end = search.candidates.peek().map_or(u64::MAX, |Reverse(next)| next.end);
+        let room = usize::try_from(next_end - self.at).unwrap_or(usize::MAX);
+        let zeros = count_zeros(&input[..input.len().min(room)]);
+        self.at += zeros as u64;
+        zeros > 0
     }
 
     fn begin_sum(&self, head: Head, input: &[u8]) -> Summing {
@@ -280,7 +377,7 @@ impl SegmentScan {
 
     /// No more records than this can lie between the last good frame and here.
     fn records_lost_max(&self) -> u64 {
-        match self.search {
+        match &self.search {
             None => 0,
             Some(search) => (self.at - search.hole_start) / BATCH_RECORD_BYTES_MIN,
         }
@@ -315,12 +412,7 @@ impl SegmentScan {
                 self.accept(&found);
                 on_frame(&found);
             }
-            None => {
-                if self.search.is_some() {
-                    self.work_left = self.work_left.saturating_sub(head.frame_bytes);
-                }
-                self.reject(true);
-            }
+            None => self.reject(true),
         }
         true
     }
@@ -343,7 +435,7 @@ impl SegmentScan {
     fn accept(&mut self, found: &Found) {
         let next_lsn = found.lsn.plus(found.head.count);
         if let Some(search) = self.search.take() {
-            self.add_hole(search, self.at, Some(found.lsn));
+            self.add_hole(&search, self.at, Some(found.lsn));
         }
         self.at = found.end();
         self.lsn = next_lsn;
@@ -376,28 +468,28 @@ impl SegmentScan {
 
     /// No frame begins at `at`: try the next byte. `is_nonzero`: the byte at `at` is not zero.
     fn reject(&mut self, is_nonzero: bool) {
-        let search = self.search.get_or_insert(Search { hole_start: self.at, is_zero: true });
-        search.is_zero &= !is_nonzero;
-        if self.work_left == 0 {
-            self.report.is_exhausted = true;
-            search.is_zero = false;
-            self.at = self.start.limit;
-        } else if self.at < self.start.limit {
-            self.at += 1;
-            self.work_left -= 1;
+        let search = self.search.get_or_insert_with(|| Search::new(self.at));
+        if let Some(resume) = search.resume.take() {
+            self.at = resume.min(self.start.limit);
+            return;
         }
+        if is_nonzero {
+            search.content_end = self.at + 1;
+        }
+        self.at = (self.at + 1).min(self.start.limit);
     }
 
     fn finish(&mut self) {
         if let Some(search) = self.search.take() {
-            self.add_hole(search, self.start.limit, None);
+            self.add_hole(&search, self.start.limit, None);
         }
         self.summing = None;
         self.finished = true;
     }
 
-    fn add_hole(&mut self, search: Search, end: u64, resumes: Option<Lsn>) {
-        let Search { hole_start, is_zero } = search;
+    fn add_hole(&mut self, search: &Search, end: u64, resumes: Option<Lsn>) {
+        let hole_start = search.hole_start;
+        let is_zero = search.content_end <= hole_start;
         let holes = &mut self.report.holes;
         let is_full = holes.len() == HOLES_MAX;
         match holes.last_mut() {
@@ -412,6 +504,55 @@ impl SegmentScan {
             }
         }
     }
+}
+
+impl Search {
+    fn new(hole_start: u64) -> Self {
+        let candidates = BinaryHeap::new();
+        Self { hole_start, content_end: hole_start, candidates, resume: None }
+    }
+
+    /// Keeps a candidate. False: there are so many that some were forgotten, the longest.
+    fn keep(&mut self, candidate: Candidate) -> bool {
+        let has_room = self.candidates.len() < CANDIDATES_MAX;
+        if !has_room {
+            let mut all = core::mem::take(&mut self.candidates).into_vec();
+            all.select_nth_unstable_by_key(CANDIDATES_MAX / 2, |Reverse(each)| {
+                each.end - each.start
+            });
+            all.truncate(CANDIDATES_MAX / 2);
+            self.candidates = all.into();
+        }
+        self.candidates.push(Reverse(candidate));
+        has_room
+    }
+
+    /// A candidate that ends at `at`.
+    fn pop_ended(&mut self, at: u64) -> Option<Candidate> {
+        self.candidates.peek().filter(|Reverse(next)| next.end <= at)?;
+        self.candidates.pop().map(|Reverse(next)| next)
+    }
+}
+
+impl Candidate {
+    /// Whether `behind` is what stands behind a frame and hardly ever elsewhere. `is_content`: its
+    /// own last byte is not zero. Among zeros anything may seem to end; where they begin, hardly.
+    fn is_followed(&self, behind: &[u8], is_content: bool, start: &ScanStart) -> bool {
+        match Head::parse(behind, start.checksum) {
+            Parsed::Head(next) => {
+                next.lsn_low == self.next_low && next.frame_bytes <= start.limit - self.end
+            }
+            Parsed::Zeros => is_content,
+            Parsed::Short => behind.is_empty(),
+            Parsed::Bad => false,
+        }
+    }
+}
+
+/// The low 16 bits of the LSN that follows a frame.
+const fn next_low(head: &Head) -> u16 {
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are what is wanted")]
+    head.lsn_low.wrapping_add(head.count as u16)
 }
 
 fn count_zeros(input: &[u8]) -> usize {
@@ -455,18 +596,21 @@ mod tests {
     fn frames_with_holes(count: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         for lsn in (1..=count).map(Lsn::new) {
-            let offset = bytes.len() as u64;
-            let frame = Frame {
-                checksum: ChecksumKind::Crc32c,
-                crc: crc32c,
-                place: Place { salt: 1, segment: SegmentId::FIRST, offset, lsn },
-                durable: Lsn::ZERO,
-                now: Time::default(),
-            };
-            frame.put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+            frame_at(bytes.len() as u64, lsn)
+                .put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
             bytes.push(0xff);
         }
         bytes
+    }
+
+    fn frame_at(offset: u64, lsn: Lsn) -> Frame {
+        Frame {
+            checksum: ChecksumKind::Crc32c,
+            crc: crc32c,
+            place: Place { salt: 1, segment: SegmentId::FIRST, offset, lsn },
+            durable: Lsn::ZERO,
+            now: Time::default(),
+        }
     }
 
     #[test]
@@ -496,12 +640,79 @@ mod tests {
 
     #[test]
     fn bytes_made_to_be_summed_again_and_again_are_given_up() {
-        // At every byte a frame of 127 bytes and more seems to begin.
-        let bytes = vec![0x7f; 300 << 10];
+        // Every 12 bytes a record seems to begin that reaches to the end.
+        let mut bytes = Vec::new();
+        let limit: u32 = 300 << 10;
+        while bytes.len() + 12 < 300 << 10 {
+            bytes.extend_from_slice(&[1, 9, 9, 9, 9, 1, 0, 0, 0]);
+            let value_bytes = limit - u32::try_from(bytes.len()).unwrap() - 3;
+            let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
+            bytes.extend(groups.map(|group| group.to_le_bytes()[0]));
+        }
+        bytes.resize(300 << 10, 7);
         let report = scan(&bytes, 64 << 10);
         assert!(report.is_exhausted);
         assert_eq!((report.end, report.holes.len()), (0, 1));
         let hole = report.holes[0];
         assert_eq!((hole.start, hole.end, hole.is_zero), (0, bytes.len() as u64, false));
+    }
+
+    /// Records of values without pattern.
+    fn random_frames(count: u64, value_bytes: usize) -> Vec<u8> {
+        let (mut bytes, mut state) = (Vec::new(), 0);
+        for lsn in (1..=count).map(Lsn::new) {
+            let value: Vec<u8> = (0..value_bytes)
+                .map(|_| {
+                    state += 1;
+                    crate::log::mix(state).to_le_bytes()[0]
+                })
+                .collect();
+            frame_at(bytes.len() as u64, lsn)
+                .put_record(&mut bytes, &Entry::from(&Record::put(b"k", &value)));
+        }
+        bytes
+    }
+
+    #[test]
+    fn damage_to_a_long_value_hides_no_frame_behind_it() {
+        for (count, value_bytes, zeros) in
+            [(40, 50 << 10, 0), (3, 700 << 10, 0), (2, 300 << 10, 0), (2, 300 << 10, 4 << 20)]
+        {
+            let mut bytes = random_frames(count, value_bytes);
+            let whole_bytes = bytes.len();
+            bytes.resize(whole_bytes + zeros, 0);
+            bytes[8] ^= 1;
+            for piece in [bytes.len(), 64 << 10] {
+                let report = scan(&bytes, piece);
+                let seen = (report.records_after, report.last_end, report.is_exhausted);
+                assert_eq!(seen, (count - 1, whole_bytes as u64, false), "{count} {value_bytes}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_last_frame_that_ends_in_zeros_is_found_before_zeros() {
+        let mut bytes = random_frames(1, 10 << 10);
+        bytes[8] ^= 1;
+        let mut value = vec![7; 4_096];
+        value[100..].fill(0);
+        let record = Record::put(b"k", &value);
+        frame_at(bytes.len() as u64, Lsn::new(2)).put_record(&mut bytes, &Entry::from(&record));
+        let whole_bytes = bytes.len() as u64;
+        bytes.resize(bytes.len() + (1 << 20), 0);
+        let report = scan(&bytes, 64 << 10);
+        assert_eq!((report.records_after, report.last_end), (1, whole_bytes));
+    }
+
+    #[test]
+    fn candidates_are_bounded_and_the_shortest_kept() {
+        let mut search = Search::new(0);
+        let max = CANDIDATES_MAX as u64;
+        let candidate = |start| Candidate { end: 2 * max + start, start: 2 * start, next_low: 0 };
+        assert!((0..max).all(|start| search.keep(candidate(start))));
+        assert!(!search.keep(candidate(max)));
+        assert_eq!(search.candidates.len(), CANDIDATES_MAX / 2 + 1);
+        assert!(search.candidates.iter().all(|Reverse(each)| each.start >= max));
+        assert!(search.keep(candidate(max + 1)));
     }
 }

@@ -8,11 +8,12 @@ use seawall_core::error::{AppendError, RequestError};
 use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
-use seawall_core::recover::{Mode, Recovery, RecoveryError};
+use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::{Go, Opened, recover, start};
+use seawall_tests::random::Random;
 use std::time::Duration;
 
 fn config() -> Config {
@@ -701,4 +702,69 @@ fn a_truncation_that_cannot_read_its_segment_cuts_nothing() {
     append(&mut disk, &mut log, b"on it goes").unwrap();
     drop(log);
     assert_eq!(open(&mut disk).appended().lsn, Lsn::new(41));
+}
+
+/// Bytes without pattern.
+fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut random = Random::new(seed);
+    (0..bytes).map(|_| random.number().to_le_bytes()[0]).collect()
+}
+
+#[test]
+fn damage_to_a_long_value_is_no_torn_tail() {
+    let config = Config {
+        segment_bytes_max: 8 << 20,
+        batch_bytes: 1 << 20,
+        record_bytes_max: 1 << 20,
+        ..config()
+    };
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &config);
+    let mut ends = Vec::new();
+    for seed in 1..=5 {
+        append(&mut disk, &mut log, &random_bytes(seed, 300 << 10)).unwrap();
+        ends.push(log.durable().end.offset);
+    }
+    drop(log);
+    // The length of the third record's value: of the first ones the manifest knows.
+    let broken = usize::try_from(ends[1]).unwrap() + 9;
+    disk.damage(FileId::Segment(SegmentId::FIRST).name(), |bytes| bytes[broken] ^= 1);
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
+    let refused = recover(&mut disk, start(&strict, 7, 7), |_, _| Go::On(None)).unwrap();
+    assert!(matches!(refused, Err(RecoveryError::Damaged(_))), "{refused:?}");
+    let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config };
+    let report = recovered(&mut disk, &salvage).1;
+    let damage = report.damage.unwrap();
+    let seen = (report.last_lsn, damage.first_lost, damage.durable);
+    assert_eq!(seen, (Lsn::new(5), Lsn::new(3), Lsn::new(4)));
+}
+
+#[test]
+fn what_a_bounded_search_gave_up_is_kept() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 1 << 20, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"kept").unwrap();
+    let end = log.durable().end;
+    drop(log);
+    // Behind the last frame: everywhere a record seems to begin that ends where the file does.
+    let name = FileId::Segment(end.segment).name();
+    let from = usize::try_from(end.offset).unwrap();
+    disk.damage(name, |bytes| {
+        bytes.resize(800 << 10, 0);
+        let limit = bytes.len();
+        for at in (from..limit - 12).step_by(12) {
+            let value_bytes = (limit - at - 12) as u64;
+            let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
+            bytes[at..at + 9].copy_from_slice(&[1, 9, 9, 9, 9, 2, 0, 0, 0]);
+            bytes[at + 9..at + 12].copy_from_slice(&groups.map(|group| group.to_le_bytes()[0]));
+        }
+    });
+    let wanted = disk.content(name).unwrap()[from..].to_vec();
+    let report = recovered(&mut disk, &config).1;
+    assert_eq!((report.last_lsn, report.damage), (Lsn::new(1), None));
+    let range = report.ranges.iter().find(|range| range.kind == RangeKind::Torn).unwrap();
+    assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), wanted);
+    let report = recovered(&mut disk, &config).1;
+    assert!(report.ranges.iter().all(|range| range.kind != RangeKind::Torn), "it was cut");
 }

@@ -870,6 +870,9 @@ impl Judge<'_> {
                 acts.extend(self.cut(broken));
             }
             Some(broken) if cuts => {
+                if self.is_exhausted(broken) {
+                    self.quarantine_rest(broken, &mut acts, ranges);
+                }
                 acts.extend(self.reset_later(broken, kept));
                 acts.extend(self.cut(broken));
             }
@@ -893,6 +896,37 @@ impl Judge<'_> {
         (acts, manifest)
     }
 
+    /// Whether good frames may stand behind the break that the bounded search did not find. What
+    /// is cut then is kept, though nothing says that any of it had been durable.
+    fn is_exhausted(&self, broken: Break) -> bool {
+        let report = self.walk.walked[broken.index].report.as_ref();
+        report.is_some_and(|report| report.is_exhausted)
+    }
+
+    /// Copies the rest of the segment with the break into quarantine.
+    fn quarantine_rest(&self, broken: Break, acts: &mut Vec<Act>, ranges: &mut [Range]) {
+        let Arranged { segment, file_bytes, .. } = self.walk.arrangement.live[broken.index];
+        let report = self.walk.walked[broken.index].report.as_ref();
+        let unwritten = report
+            .and_then(|report| report.holes.last())
+            .filter(|hole| hole.is_zero && hole.end >= file_bytes)
+            .map(|hole| hole.start);
+        let (start, end) = (broken.offset, unwritten.unwrap_or(file_bytes));
+        if start < FRAMES_OFFSET || end <= start {
+            return;
+        }
+        let (generation, offset) = (self.files.generation, Some(start));
+        let to = FileId::Quarantined(Quarantined { generation, segment, offset });
+        acts.extend([
+            Act::Create(to.new_name()),
+            Act::Copy { from: segment, start, end, to: to.new_name() },
+            Act::Sync(to.new_name()),
+            Act::Rename(to.new_name(), to.name()),
+            Act::SyncDir(Folder::Quarantine),
+        ]);
+        mark_moved(ranges, segment, to.name());
+    }
+
     /// Moves everything from the break on into quarantine: the rest of its segment by copy, later
     /// segments whole, the newest first.
     fn quarantine(&self, broken: Break, kept: &Kept, acts: &mut Vec<Act>, ranges: &mut [Range]) {
@@ -900,27 +934,7 @@ impl Judge<'_> {
         let live = &self.walk.arrangement.live;
         let spare = kept.spare.map(|identity| identity.segment);
         let whole_from = broken.index + usize::from(broken.offset >= FRAMES_OFFSET);
-        if broken.offset >= FRAMES_OFFSET {
-            let Arranged { segment, file_bytes, .. } = live[broken.index];
-            let report = self.walk.walked[broken.index].report.as_ref();
-            let unwritten = report
-                .and_then(|report| report.holes.last())
-                .filter(|hole| hole.is_zero && hole.end >= file_bytes)
-                .map(|hole| hole.start);
-            let (start, end) = (broken.offset, unwritten.unwrap_or(file_bytes));
-            if end > start {
-                let offset = Some(start);
-                let to = FileId::Quarantined(Quarantined { generation, segment, offset });
-                acts.extend([
-                    Act::Create(to.new_name()),
-                    Act::Copy { from: segment, start, end, to: to.new_name() },
-                    Act::Sync(to.new_name()),
-                    Act::Rename(to.new_name(), to.name()),
-                    Act::SyncDir(Folder::Quarantine),
-                ]);
-                mark_moved(ranges, segment, to.name());
-            }
-        }
+        self.quarantine_rest(broken, acts, ranges);
         let later = live.iter().skip(whole_from).rev().map(|arranged| arranged.segment);
         for segment in later.filter(|segment| Some(*segment) != spare) {
             let name = FileId::Segment(segment).name();
