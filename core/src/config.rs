@@ -76,6 +76,9 @@ pub struct Config {
     /// How much of it is reserved at a time, in bytes. What is reserved and not used is read when
     /// the log is opened after a crash.
     pub reserve_bytes: u64,
+    /// The files of so many deleted segments at most are kept, to become segments again: their
+    /// blocks are written already. 0: none.
+    pub recycle_max: usize,
     /// What to do about damage.
     pub recovery: RecoveryPolicy,
     /// How much to read when opening.
@@ -102,6 +105,7 @@ impl Default for Config {
             fsync_policy: FsyncPolicy::Batch(Duration::from_millis(5)),
             preallocate: true,
             reserve_bytes: 8 << 20,
+            recycle_max: 0,
             recovery: RecoveryPolicy::default(),
             scan: RecoveryScan::default(),
             compression: Compression::None,

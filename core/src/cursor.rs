@@ -373,6 +373,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             segment: self.segment.segment,
             salt: self.segment.salt,
             checksum: self.segment.checksum,
+            earlier: None,
             crc: self.crc,
             // Behind what was just refused, so that each search gets on.
             offset: self.at.saturating_add(1),
@@ -392,7 +393,8 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         }
         let resumes = next.map(|(_, lsn)| lsn);
         let is_zero = seen.is_none_or(|hole| hole.is_zero);
-        self.skipped = Some(Hole { start, end: self.at, lsn, resumes, is_zero });
+        let (end, stale_from) = (self.at, self.at);
+        self.skipped = Some(Hole { start, end, lsn, resumes, is_zero, stale_from });
     }
 
     /// The next thing to do. `limit`: the offset in this segment up to which frames may be shown.

@@ -42,7 +42,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use commit::{Flight, Rollback};
 use retain::Request;
-use rotate::Spare;
+use rotate::{Made, Recyclable, Spare};
 
 /// What a reader needs to know of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,10 +141,16 @@ const KEEP_BYTES_MIN: u64 = 4 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Job {
     Batch,
-    Sync { segment: SegmentId, to: Mark, began: Time },
+    Sync {
+        segment: SegmentId,
+        to: Mark,
+        began: Time,
+    },
     Allocate(SegmentId),
     Trim(SegmentId),
     Spare,
+    /// A file that was kept to be recycled goes.
+    Discard,
     Rollback,
     Manifest(ManifestFor),
     Request,
@@ -171,6 +177,7 @@ pub struct Log<B> {
     sealed: VecDeque<SegmentInfo>,
     open: VecDeque<Open>,
     spare: Spare,
+    recyclable: Recyclable,
     next_segment: SegmentId,
     batches: Batches<B>,
     flights: VecDeque<Flight>,
@@ -262,7 +269,8 @@ impl<B: Buffer> Log<B> {
             manifest_due: false,
             sealed,
             open: VecDeque::with_capacity(2),
-            spare: spare.map_or(Spare::Idle, Spare::Ready),
+            spare: spare.map_or(Spare::Idle, |identity| Spare::Ready(Made::new(identity))),
+            recyclable: Recyclable::default(),
             next_segment: beginning.next_segment,
             flights: VecDeque::with_capacity(beginning.buffers.len()),
             batches: Batches::new(beginning.buffers, keep_bytes),
@@ -535,6 +543,7 @@ impl<B: Buffer> Log<B> {
             Job::Allocate(segment) => self.allocate_done(segment, outcome),
             Job::Trim(segment) => self.trim_done(segment, outcome),
             Job::Spare => self.spare_done(outcome),
+            Job::Discard => self.discard_done(outcome),
             Job::Rollback => return self.rollback_done(outcome),
             Job::Manifest(purpose) => self.manifest_done(purpose, outcome),
             Job::Request => self.request_done(outcome, read),

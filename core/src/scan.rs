@@ -17,12 +17,16 @@
 //! end, and is summed where it is followed as a frame is: by the next frame, by unwritten space or
 //! by nothing. What is followed by other bytes is summed as well, while there are few of those.
 //!
+//! Behind the frames of a recycled file stand those of its earlier life. Where one ends the next is
+//! tried first, so that they are passed over as fast as they are summed.
+//!
 //! The work and the memory of searching are bounded, whatever the bytes: where that has kept
 //! something from being summed, [`ScanReport::is_exhausted`] says so.
 
 use crate::id::{Lsn, Position, SegmentId};
 use crate::wire::checksum::{ChecksumKind, Crc32cFn, Digest, Place};
 use crate::wire::frame::{BATCH_RECORD_BYTES_MIN, FrameKind, HEAD_BYTES_MAX, Head, Parsed};
+use crate::wire::header::Earlier;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
@@ -36,6 +40,8 @@ pub struct ScanStart {
     pub salt: u64,
     /// Its checksum.
     pub checksum: ChecksumKind,
+    /// What its file was before.
+    pub earlier: Option<Earlier>,
     /// The CRC32C to use.
     pub crc: Crc32cFn,
     /// Where the first frame begins.
@@ -79,6 +85,16 @@ pub struct Hole {
     pub resumes: Option<Lsn>,
     /// Whether all of it is zeros.
     pub is_zero: bool,
+    /// From here to its end stands what the file held in an earlier life; the end where nothing
+    /// does.
+    pub stale_from: u64,
+}
+
+impl Hole {
+    /// Whether nothing was written there in this life of the file.
+    pub const fn is_unwritten(&self) -> bool {
+        self.is_zero || self.stale_from <= self.start
+    }
 }
 
 /// A claim that records up to `durable` were durable, and the frame that makes it.
@@ -143,6 +159,12 @@ struct Search {
     candidates: BinaryHeap<Reverse<Candidate>>,
     /// One of them is looked at again; if it is no frame the search goes on from here.
     resume: Option<u64>,
+    /// A frame of the file's earlier life may begin here.
+    is_stale_due: bool,
+    /// Where the last frames of that life without anything between them begin and end.
+    stale: (u64, u64),
+    /// The LSN of the next of them, at least.
+    stale_lsn: Lsn,
 }
 
 /// Bytes that begin as a frame does. The one that ends first comes first.
@@ -288,6 +310,9 @@ impl SegmentScan {
             return true;
         }
         match Head::parse(input, self.start.checksum) {
+            Parsed::Head(head) if self.tries_stale(&head) => {
+                self.summing = Some(self.begin_sum(head, input));
+            }
             Parsed::Head(head) if self.is_plausible(&head) => {
                 if self.search.as_ref().is_some_and(|search| search.resume.is_none()) {
                     self.put_off(&head, input);
@@ -301,6 +326,22 @@ impl SegmentScan {
             _ => self.reject(input[0] != 0),
         }
         true
+    }
+
+    /// Whether what begins here is to be summed at once: the last frame of the file's earlier life
+    /// has just ended.
+    fn tries_stale(&mut self, head: &Head) -> bool {
+        let Some(search) = &mut self.search else { return false };
+        let bytes = head.frame_bytes;
+        let is_due = search.is_stale_due
+            && search.resume.is_none()
+            && bytes <= self.start.limit - self.at
+            && bytes <= self.work.fitting;
+        search.is_stale_due &= search.resume.is_some();
+        if is_due {
+            self.work.fitting -= bytes;
+        }
+        is_due
     }
 
     /// Keeps what may be a frame until the search comes to its end, unless it is clear already that
@@ -331,6 +372,10 @@ impl SegmentScan {
             return false;
         }
         while let Some(candidate) = search.pop_ended(self.at) {
+            if candidate.end < self.at {
+                // What it reached into has turned out to be something else.
+                continue;
+            }
             let bytes = candidate.end - candidate.start;
             let is_content = candidate.end == search.content_end;
             let is_fitting = candidate.is_followed(input, is_content, &self.start);
@@ -369,10 +414,13 @@ impl SegmentScan {
         }
     }
 
-    /// Whether the frame fits before the limit and its LSN is one that may stand here.
+    /// Whether the frame fits before the limit and its LSN is one that may stand here. Of the
+    /// file's earlier life nearly any may.
     fn is_plausible(&self, head: &Head) -> bool {
         let fits = head.frame_bytes <= self.start.limit - self.at;
-        fits && head.lsn_from(self.lsn).since(self.lsn) <= self.records_lost_max()
+        let may_be_stale = self.start.earlier.is_some() && self.search.is_some();
+        let is_near = || head.lsn_from(self.lsn).since(self.lsn) <= self.records_lost_max();
+        fits && (may_be_stale || is_near())
     }
 
     /// No more records than this can lie between the last good frame and here.
@@ -406,6 +454,9 @@ impl SegmentScan {
             return true;
         }
         let Summing { head, digest, .. } = summing;
+        if self.passes_stale(&head, &digest) {
+            return true;
+        }
         match self.lsn_of(&head, &digest) {
             Some(lsn) => {
                 let found = Found { offset: self.at, lsn, head };
@@ -414,6 +465,32 @@ impl SegmentScan {
             }
             None => self.reject(true),
         }
+        true
+    }
+
+    /// Passes over a frame of the file's earlier life. That is asked before whether it is one of
+    /// this life: of so many frames, one might match by chance.
+    fn passes_stale(&mut self, head: &Head, digest: &Digest) -> bool {
+        let (Some(search), Some(earlier)) = (&mut self.search, self.start.earlier) else {
+            return false;
+        };
+        let Earlier { segment, salt, .. } = earlier;
+        let lsn_max = search.stale_lsn.plus(self.at / BATCH_RECORD_BYTES_MIN).plus(1 << 16);
+        let mut lsn = head.lsn_from(search.stale_lsn);
+        while head.checksum != digest.at(Place { salt, segment, offset: self.at, lsn }) {
+            lsn = lsn.plus(1 << 16);
+            if lsn > lsn_max {
+                return false;
+            }
+        }
+        let end = self.at + head.frame_bytes;
+        let from = if search.stale.1 == self.at { search.stale.0 } else { self.at };
+        search.stale = (from, end);
+        search.stale_lsn = lsn.plus(head.count);
+        search.is_stale_due = true;
+        search.resume = None;
+        search.content_end = end;
+        self.at = end;
         true
     }
 
@@ -468,15 +545,18 @@ impl SegmentScan {
 
     /// No frame begins at `at`: try the next byte. `is_nonzero`: the byte at `at` is not zero.
     fn reject(&mut self, is_nonzero: bool) {
-        let search = self.search.get_or_insert_with(|| Search::new(self.at));
-        if let Some(resume) = search.resume.take() {
-            self.at = resume.min(self.start.limit);
+        let Some(search) = &mut self.search else {
+            let mut search = Search::new(self.at, self.start.earlier);
+            if !search.is_stale_due {
+                search.pass_byte(&mut self.at, self.start.limit, is_nonzero);
+            }
+            self.search = Some(search);
             return;
+        };
+        match search.resume.take() {
+            Some(resume) => self.at = resume.min(self.start.limit),
+            None => search.pass_byte(&mut self.at, self.start.limit, is_nonzero),
         }
-        if is_nonzero {
-            search.content_end = self.at + 1;
-        }
-        self.at = (self.at + 1).min(self.start.limit);
     }
 
     fn finish(&mut self) {
@@ -490,6 +570,9 @@ impl SegmentScan {
     fn add_hole(&mut self, search: &Search, end: u64, resumes: Option<Lsn>) {
         let hole_start = search.hole_start;
         let is_zero = search.content_end <= hole_start;
+        let (stale_from, stale_end) = search.stale;
+        let is_stale = stale_end > stale_from && stale_end >= search.content_end;
+        let stale_from = if is_stale { stale_from } else { end };
         let holes = &mut self.report.holes;
         let is_full = holes.len() == HOLES_MAX;
         match holes.last_mut() {
@@ -497,19 +580,36 @@ impl SegmentScan {
                 last.end = end;
                 last.resumes = resumes;
                 last.is_zero = false;
+                last.stale_from = end;
             }
             _ => {
                 let lsn = self.report.last_next_lsn;
-                holes.push(Hole { start: hole_start, end, lsn, resumes, is_zero });
+                holes.push(Hole { start: hole_start, end, lsn, resumes, is_zero, stale_from });
             }
         }
     }
 }
 
 impl Search {
-    fn new(hole_start: u64) -> Self {
-        let candidates = BinaryHeap::new();
-        Self { hole_start, content_end: hole_start, candidates, resume: None }
+    fn new(hole_start: u64, earlier: Option<Earlier>) -> Self {
+        Self {
+            hole_start,
+            content_end: hole_start,
+            candidates: BinaryHeap::new(),
+            resume: None,
+            is_stale_due: earlier.is_some(),
+            stale: (hole_start, hole_start),
+            stale_lsn: earlier.map_or(Lsn::ZERO, |earlier| earlier.lsn),
+        }
+    }
+
+    /// Goes on to the next byte.
+    fn pass_byte(&mut self, at: &mut u64, limit: u64, is_nonzero: bool) {
+        if is_nonzero {
+            self.content_end = *at + 1;
+        }
+        self.is_stale_due = false;
+        *at = (*at + 1).min(limit);
     }
 
     /// Keeps a candidate. False: there are so many that some were forgotten, the longest.
@@ -575,6 +675,7 @@ mod tests {
             segment: SegmentId::FIRST,
             salt: 1,
             checksum: ChecksumKind::Crc32c,
+            earlier: None,
             crc: crc32c,
             offset: 0,
             lsn: Lsn::new(1),
@@ -706,7 +807,7 @@ mod tests {
 
     #[test]
     fn candidates_are_bounded_and_the_shortest_kept() {
-        let mut search = Search::new(0);
+        let mut search = Search::new(0, None);
         let max = CANDIDATES_MAX as u64;
         let candidate = |start| Candidate { end: 2 * max + start, start: 2 * start, next_low: 0 };
         assert!((0..max).all(|start| search.keep(candidate(start))));

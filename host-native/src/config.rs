@@ -42,6 +42,13 @@ pub struct WalConfig {
     /// what it holds. Opening after a crash reads what is reserved and not used. Default: 8 MiB;
     /// with `map_appends` a segment, since more pages of a longer file come in at a time.
     pub reserve_size: Option<u64>,
+    /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
+    ///
+    /// Their blocks are written and their pages often in memory, so that whoever deletes as fast as
+    /// he appends writes long batches up to twice as fast. They hold their space until then; a full
+    /// disk, a close and the next opening give it back. A file that a reader has open, here or in
+    /// another process, is removed as ever. Unix only: elsewhere all are.
+    pub recycle_segments: usize,
     /// What to do about damage to what had been durable. Default: end the log before it and keep
     /// what is cut in `quarantine/`.
     pub recovery: RecoveryPolicy,
@@ -120,6 +127,7 @@ impl Default for WalConfig {
             fsync_policy: core.fsync_policy,
             preallocate: core.preallocate,
             reserve_size: None,
+            recycle_segments: core.recycle_max,
             recovery: core.recovery,
             scan: core.scan,
             compression: core.compression,
@@ -158,6 +166,7 @@ impl WalConfig {
             fsync_policy: self.fsync_policy,
             preallocate: self.preallocate,
             reserve_bytes: reserve_size.unwrap_or(Config::default().reserve_bytes),
+            recycle_max: self.recycle_segments,
             recovery: self.recovery,
             scan: self.scan,
             compression: self.compression,
@@ -190,6 +199,7 @@ impl fmt::Debug for WalConfig {
             .field("fsync_policy", &self.fsync_policy)
             .field("preallocate", &self.preallocate)
             .field("reserve_size", &self.reserve_size)
+            .field("recycle_segments", &self.recycle_segments)
             .field("recovery", &self.recovery)
             .field("scan", &self.scan)
             .field("compression", &self.compression)

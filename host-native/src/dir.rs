@@ -106,11 +106,33 @@ impl Dir {
         };
         no_follow(&mut options, flags);
         let file = self.folder.open_with(name.to_string(), &options)?.into_std();
-        if file.metadata()?.is_file() {
-            Ok(file)
-        } else {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"))
+        if !file.metadata()?.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
+        if access == Access::Read && name.is_segment() {
+            self.hold(&file, name)?;
+        }
+        Ok(file)
+    }
+
+    /// Keeps a segment's file from being recycled for as long as the handle lives, or a mapping of
+    /// it: whoever recycles a file has it to himself first.
+    #[cfg(unix)]
+    fn hold(&self, file: &File, name: FileName) -> io::Result<()> {
+        use cap_std::fs::MetadataExt as _;
+        use std::os::unix::fs::MetadataExt as _;
+        hold(file)?;
+        // It may have been recycled before it was held.
+        let (ours, named) = (file.metadata()?, self.folder.symlink_metadata(name.to_string())?);
+        let is_named = (ours.dev(), ours.ino()) == (named.dev(), named.ino());
+        if is_named { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
+    }
+
+    /// Nobody recycles files here.
+    #[cfg(not(unix))]
+    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on other platforms")]
+    fn hold(&self, _file: &File, _name: FileName) -> io::Result<()> {
+        Ok(())
     }
 
     /// Makes a file; what stands under its name goes first, so that nobody's open handle is written
@@ -173,6 +195,37 @@ impl Dir {
     pub(crate) fn sync(&self, _folder: Folder) -> io::Result<()> {
         Ok(())
     }
+}
+
+/// Holds an open segment's file, see [`Dir::open`].
+#[cfg(unix)]
+pub(crate) fn hold(file: &File) -> io::Result<()> {
+    match file.try_lock_shared() {
+        // A file system without locks: nobody can have a file to himself, to recycle it.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::NotFound.into()),
+    }
+}
+
+/// Takes an open segment's file for ourselves, until it is unlocked or closed.
+#[cfg(unix)]
+pub(crate) fn take(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(|error| match error {
+        TryLockError::WouldBlock => io::ErrorKind::ResourceBusy.into(),
+        TryLockError::Error(error) => error,
+    })
+}
+
+/// Locks keep others from reading and writing on some platforms: nothing is recycled there.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "as on other platforms")]
+pub(crate) fn hold(_file: &File) -> io::Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+pub(crate) fn take(_file: &File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Makes a folder, and those above it that are missing, each durable by a sync of its parent. The

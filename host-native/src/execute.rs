@@ -1,7 +1,7 @@
 //! The one place where a command of the core becomes a call of the operating system.
 
 use crate::config::WalConfig;
-use crate::dir::{Access, Dir};
+use crate::dir::{Access, Dir, hold, take};
 use crate::sys;
 use seawall_core::command::{Command, Done, Operation};
 use seawall_core::error::{IoError, IoErrorKind};
@@ -342,6 +342,9 @@ impl Executor {
     }
 
     fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
+        if from.is_segment() && matches!(to.file, FileId::Segment(_)) {
+            return self.recycle(from, to);
+        }
         self.dir.rename(from, to)?;
         if from.file != to.file {
             // What was open under the new name is another file now, and must not be written to.
@@ -351,6 +354,18 @@ impl Executor {
                 *id = to.file;
             }
         }
+        Ok(())
+    }
+
+    /// Makes a deleted segment's file another's, if nobody else has it open.
+    fn recycle(&self, from: FileName, to: FileName) -> io::Result<()> {
+        // Whoever shares the handle that is open holds the file by it, and not by a new one.
+        self.forget(from.file);
+        let file = self.dir.open(from, Access::ReadWrite)?;
+        take(&file)?;
+        self.dir.rename(from, to)?;
+        file.unlock()?;
+        self.keep(to.file, OpenFile::new(Arc::new(file)));
         Ok(())
     }
 
@@ -368,7 +383,7 @@ impl Executor {
     pub(crate) fn open_for_reading(&self, segment: SegmentId) -> io::Result<Arc<File>> {
         let wanted = FileId::Segment(segment);
         match self.found(wanted) {
-            Some(open) => Ok(open.file.clone()),
+            Some(open) => hold(&open.file).map(|()| open.file.clone()),
             None => self.dir.open(wanted.name(), Access::Read).map(Arc::new),
         }
     }

@@ -245,6 +245,7 @@ impl Frames {
             segment,
             salt: identity.salt,
             checksum: identity.checksum,
+            earlier: identity.earlier,
             crc: crc32c::crc32c_append,
             offset: FRAMES_OFFSET,
             lsn: self.next_lsn,

@@ -530,11 +530,20 @@ impl Reading {
             return Ok(());
         }
         let Some(index) = segments.iter().position(|info| info.segment == current) else {
-            return Err(if next_lsn < first {
-                Error::Deleted { lsn: next_lsn, first }
-            } else {
-                Error::Truncated { last: self.source.end(self.visibility).1 }
-            });
+            if next_lsn < first {
+                return Err(Error::Deleted { lsn: next_lsn, first });
+            }
+            let follows = segments.first().is_some_and(|info| info.segment > current);
+            if next_lsn > first || !follows {
+                return Err(Error::Truncated { last: self.source.end(self.visibility).1 });
+            }
+            // All of the segment had been read when it was deleted.
+            self.next_segments = segments.into();
+            if let Some(info) = self.next_segments.pop_front() {
+                self.enter(info);
+                self.visited.retain(|(visited, _)| visited.segment > info.segment);
+            }
+            return Ok(());
         };
         if segments[index].end != self.cursor.segment().end {
             let (_, last) = self.source.end(self.visibility);

@@ -44,6 +44,7 @@ pub fn setups() -> [Setup; 2] {
         age: None,
         policy: FsyncPolicy::Os,
         preallocate: false,
+        recycle_max: 0,
         recovery: RecoveryPolicy::Strict,
         scan: RecoveryScan::Tail,
         checksum: ChecksumKind::Crc32c,

@@ -28,7 +28,7 @@ use seawall_core::recover::RecoveryError;
 use seawall_core::scan::{Found, ScanReport, ScanStart, SegmentScan};
 use seawall_core::wire::checksum::{ChecksumKind, Crc32cFn, Place};
 use seawall_core::wire::frame::{FRAME_BYTES_MAX, HEAD_BYTES_MAX, Head, Parsed};
-use seawall_core::wire::header::FRAMES_OFFSET;
+use seawall_core::wire::header::{Earlier, FRAMES_OFFSET};
 use seawall_core::wire::name::{FileId, FileName};
 
 /// A target: its name and what it does.
@@ -95,6 +95,11 @@ pub fn scan(input: &[u8]) {
         segment: SegmentId::new(1),
         salt: 7,
         checksum: checksum(*flags),
+        earlier: (*flags & 4 != 0).then_some(Earlier {
+            segment: SegmentId::new(0),
+            salt: 9,
+            lsn: Lsn::ZERO,
+        }),
         crc: crc(*flags),
         offset: FRAMES_OFFSET,
         lsn: Lsn::new(1),

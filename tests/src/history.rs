@@ -35,6 +35,8 @@ pub struct Setup {
     pub policy: FsyncPolicy,
     /// [`Config::preallocate`].
     pub preallocate: bool,
+    /// [`Config::recycle_max`].
+    pub recycle_max: usize,
     /// [`Config::recovery`].
     pub recovery: RecoveryPolicy,
     /// [`Config::scan`].
@@ -65,6 +67,8 @@ impl Setup {
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             checksum: if random.chance(1, 4) { ChecksumKind::Xxh3 } else { ChecksumKind::Crc32c },
             sector_bytes: if random.chance(1, 2) { 512 } else { 4_096 },
+            // Without a number of its own, so that older seeds mean what they did.
+            recycle_max: random.clone().index(3),
         }
     }
 
@@ -76,6 +80,7 @@ impl Setup {
             fsync_policy: self.policy,
             preallocate: self.preallocate,
             reserve_bytes: if self.sector_bytes == 512 { 1_024 } else { self.segment_bytes },
+            recycle_max: self.recycle_max,
             recovery: self.recovery,
             scan: self.scan,
             compression: Compression::None,

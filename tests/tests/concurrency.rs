@@ -215,3 +215,168 @@ fn readers_follow_writes_that_go_past_the_page_cache() {
         });
     }
 }
+
+/// Files of deleted segments that become segments again, and readers who still have them open.
+#[cfg(unix)]
+mod recycling {
+    use seawall::blocking::{Reader, Wal};
+    use seawall::{Error, FsyncPolicy, Lsn, Record, Start, Visibility, WalConfig};
+    use std::fs::File;
+    use std::os::unix::fs::MetadataExt;
+    use std::path::Path;
+
+    fn config(dir: &Path) -> WalConfig {
+        WalConfig {
+            max_segment_size: 64 << 10,
+            fsync_policy: FsyncPolicy::Os,
+            recycle_segments: 2,
+            ..WalConfig::in_dir(dir)
+        }
+    }
+
+    fn value(lsn: u64) -> Vec<u8> {
+        (0..1_000).map(|at| ((lsn * 31 + at) % 251).to_le_bytes()[0]).collect()
+    }
+
+    /// Appends until the log is in the segment of this number.
+    fn append_to(wal: &Wal, segment: u64) {
+        loop {
+            let lsn = wal.stats().last_lsn.next();
+            let position = wal.append(&Record::put(b"", &value(lsn.get()))).unwrap();
+            if position.segment.get() >= segment {
+                return;
+            }
+        }
+    }
+
+    /// The segments' files: their numbers, and which files they are.
+    fn files(dir: &Path) -> Vec<(u64, u64)> {
+        let mut files: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .filter_map(|entry| {
+                let entry = entry.unwrap();
+                let name = entry.file_name().into_string().unwrap();
+                let number = name.strip_suffix(".wal")?.parse().ok()?;
+                Some((number, entry.metadata().unwrap().ino()))
+            })
+            .collect();
+        files.sort_unstable();
+        files
+    }
+
+    fn delete_before_last(wal: &Wal) {
+        wal.delete_segments_before(wal.stats().last_lsn).unwrap();
+    }
+
+    /// Reads what is left, and says how many records that were.
+    fn read(mut reader: Reader) -> u64 {
+        let mut count = 0;
+        while let Some((entry, _)) = reader.next_record().unwrap() {
+            assert_eq!(entry.value, value(entry.lsn.get()));
+            count += 1;
+        }
+        count
+    }
+
+    #[test]
+    fn files_of_deleted_segments_become_segments_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(config(dir.path())).unwrap().0;
+        append_to(&wal, 4);
+        let before = files(dir.path());
+        // A file that is open without being held may be recycled, and its number is nobody else's.
+        let open =
+            |(number, _): &(u64, u64)| File::open(dir.path().join(format!("{number:020}.wal")));
+        let _open: Vec<_> = before.iter().map(|file| open(file).unwrap()).collect();
+        delete_before_last(&wal);
+        append_to(&wal, 8);
+        let after = files(dir.path());
+        let recycled: Vec<_> = before
+            .iter()
+            .filter_map(|(old, file)| {
+                let now = after.iter().find(|(_, other)| other == file)?.0;
+                (now != *old).then_some((*old, now))
+            })
+            .collect();
+        assert_eq!(recycled.len(), 2, "{before:?} {after:?}");
+        assert_eq!(recycled[0].0, 1, "the oldest first: {recycled:?}");
+        let first = wal.stats().first_lsn;
+        assert_eq!(read(wal.iter().unwrap()), wal.stats().last_lsn.next().since(first));
+        // What waits when the log is closed goes.
+        delete_before_last(&wal);
+        let first = wal.stats().first_lsn;
+        let last = wal.stats().last_lsn;
+        wal.close().unwrap();
+        assert_eq!(files(dir.path()).len(), 1);
+        let (wal, info) = Wal::open(config(dir.path())).unwrap();
+        assert!(!info.corruption_detected && info.report.was_clean, "{info:?}");
+        assert_eq!(read(wal.iter().unwrap()), last.next().since(first));
+    }
+
+    #[test]
+    fn a_file_that_somebody_has_open_is_not_recycled() {
+        for (map_sealed, elsewhere) in [(false, false), (true, false), (false, true), (true, true)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let config = WalConfig { map_sealed, ..config(dir.path()) };
+            let wal = Wal::open(config.clone()).unwrap().0;
+            append_to(&wal, 4);
+            let old = files(dir.path())[0];
+            let mut reader = if elsewhere {
+                Wal::open_read_only(config).unwrap().0.iter().unwrap()
+            } else {
+                wal.read_from_with(Start::First, Visibility::Written).unwrap()
+            };
+            let (kept, _) = reader.next_record().unwrap().unwrap();
+            delete_before_last(&wal);
+            append_to(&wal, 8);
+            let now = files(dir.path());
+            assert!(now.iter().all(|(_, file)| *file != old.1), "{old:?} {now:?}");
+            if elsewhere {
+                let (next, _) = reader.next_record().unwrap().unwrap();
+                assert_eq!((next.lsn, &next.value[..]), (Lsn::new(2), &value(2)[..]));
+            } else {
+                let error = reader.next_record().unwrap_err();
+                assert!(matches!(error, Error::Deleted { .. }), "{error}");
+            }
+            drop(reader);
+            // A value that was handed out holds its mapping, and that the file.
+            assert_eq!(kept.value, value(1), "mapped {map_sealed}");
+            append_to(&wal, 10);
+            assert_eq!(kept.value, value(1), "mapped {map_sealed}");
+        }
+    }
+
+    #[test]
+    fn readers_and_deletions_at_once_see_whole_records() {
+        let dir = tempfile::tempdir().unwrap();
+        for map_sealed in [false, true] {
+            let config =
+                WalConfig { map_sealed, ..config(&dir.path().join(map_sealed.to_string())) };
+            let wal = Wal::open(config).unwrap().0;
+            append_to(&wal, 2);
+            std::thread::scope(|scope| {
+                let writer = scope.spawn(|| {
+                    for segment in 3..60 {
+                        append_to(&wal, segment);
+                        delete_before_last(&wal);
+                    }
+                });
+                let mut seen = 0;
+                while !writer.is_finished() || seen == 0 {
+                    let Ok(mut reader) = wal.iter() else { continue };
+                    loop {
+                        match reader.next_record() {
+                            Ok(Some((entry, _))) => {
+                                assert_eq!(entry.value, value(entry.lsn.get()));
+                                seen += 1;
+                            }
+                            Ok(None) | Err(Error::Deleted { .. }) => break,
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                }
+            });
+        }
+    }
+}

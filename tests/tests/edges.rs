@@ -10,6 +10,7 @@ use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
+use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::{Go, Opened, recover, start};
@@ -173,7 +174,9 @@ fn a_reader_goes_on_behind_a_damaged_frame() {
         let left: Vec<u64> = all.iter().copied().filter(|lsn| *lsn != lost).collect();
         assert_eq!(seen, left);
         let resumes = (lost < last).then(|| Lsn::new(lost + 1));
-        let hole = Hole { start, end: start + bytes, lsn: Lsn::new(lost), resumes, is_zero: false };
+        let end = start + bytes;
+        let lsn = Lsn::new(lost);
+        let hole = Hole { start, end, lsn, resumes, is_zero: false, stale_from: end };
         assert_eq!(holes, [hole]);
     }
     // A file that has lost its end.
@@ -767,4 +770,144 @@ fn what_a_bounded_search_gave_up_is_kept() {
     assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), wanted);
     let report = recovered(&mut disk, &config).1;
     assert!(report.ranges.iter().all(|range| range.kind != RangeKind::Torn), "it was cut");
+}
+
+/// A log that recycles, and has just moved into a file that was its first segment's.
+fn recycled(disk: &mut Disk, checksum: ChecksumKind) -> (Config, Log<Memory>) {
+    let config = Config { recycle_max: 1, preallocate: true, checksum, ..config() };
+    let mut log = open_with(disk, &config);
+    while log.segments().count() < 3 {
+        append(disk, &mut log, &[7; 500]).unwrap();
+    }
+    log.delete_before(log.appended().lsn).unwrap();
+    run(disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let last = log.segments().last().unwrap().segment;
+    // The next one is ready already; the one after that is made of the first.
+    while log.segments().last().unwrap().segment < SegmentId::new(last.get() + 2) {
+        append(disk, &mut log, &[8; 500]).unwrap();
+    }
+    (config, log)
+}
+
+#[test]
+fn a_crash_in_a_recycled_segment_leaves_no_more_than_in_a_new_one() {
+    for checksum in [ChecksumKind::Crc32c, ChecksumKind::Xxh3] {
+        let mut disk = Disk::with_sectors(512);
+        let (config, mut log) = recycled(&mut disk, checksum);
+        let last = append(&mut disk, &mut log, b"the last").unwrap();
+        let end = log.durable().end;
+        drop(log);
+        let name = FileId::Segment(end.segment).name();
+        let content = disk.content(name).unwrap();
+        let behind = usize::try_from(end.offset).unwrap();
+        assert!(content.len() > 4_000 && content[behind..].iter().any(|byte| *byte != 0));
+        let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
+        let report = recovered(&mut disk, &strict).1;
+        assert_eq!((report.last_lsn, report.damage), (last, None));
+        let kinds: Vec<_> = report
+            .ranges
+            .iter()
+            .filter(|range| range.file == name)
+            .map(|range| (range.kind, range.end - range.start < 520))
+            .collect();
+        // The rest of the frame that was written into, and whole frames of the earlier life.
+        assert_eq!(kinds, [(RangeKind::Torn, true), (RangeKind::Stale, false)]);
+        let mut log = open_with(&mut disk, &strict);
+        assert_eq!(append(&mut disk, &mut log, b"on it goes"), Ok(last.next()));
+    }
+}
+
+#[test]
+fn damage_in_a_recycled_segment_is_told() {
+    let mut disk = Disk::with_sectors(512);
+    let (config, mut log) = recycled(&mut disk, ChecksumKind::Crc32c);
+    let broken = append(&mut disk, &mut log, b"broken").unwrap();
+    let at = log.durable().end;
+    append(&mut disk, &mut log, b"behind").unwrap();
+    let last = append(&mut disk, &mut log, b"the last").unwrap();
+    drop(log);
+    let offset = usize::try_from(at.offset).unwrap() - 1;
+    disk.damage(FileId::Segment(at.segment).name(), |bytes| bytes[offset] ^= 1);
+    let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config };
+    let report = recovered(&mut disk, &salvage).1;
+    let damage = report.damage.unwrap();
+    assert_eq!((damage.first_lost, damage.durable), (broken, last.previous()));
+    assert_eq!(report.last_lsn, last);
+}
+
+#[test]
+fn a_recycled_segment_that_was_never_moved_into_is_a_spare() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { recycle_max: 1, preallocate: true, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    while log.segments().count() < 3 {
+        append(&mut disk, &mut log, &[7; 500]).unwrap();
+    }
+    log.delete_before(log.appended().lsn).unwrap();
+    run(&mut disk, &mut log);
+    let next = log.segments().last().unwrap().segment.next();
+    while log.segments().last().unwrap().segment < next {
+        append(&mut disk, &mut log, &[8; 500]).unwrap();
+    }
+    let last = log.durable().lsn;
+    drop(log);
+    let spare = FileId::Segment(next.next()).name();
+    let before = disk.content(spare).unwrap().to_vec();
+    assert!(before.len() > 4_000, "it is the first segment's file");
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
+    let report = recovered(&mut disk, &strict).1;
+    assert_eq!((report.last_lsn, report.bytes_cut()), (last, 0));
+    assert_eq!(disk.content(spare).unwrap(), before, "it is left as it is");
+}
+
+#[test]
+fn what_waits_to_be_recycled_goes_when_the_disk_is_full_or_it_cannot_be_had() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { recycle_max: 2, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    while log.segments().count() < 5 {
+        append(&mut disk, &mut log, &[7; 500]).unwrap();
+    }
+    let names = |disk: &Disk| disk.names().filter(|name| name.is_segment()).count();
+    let before = names(&disk);
+    log.delete_before(log.appended().lsn).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(names(&disk), before - 2, "four were deleted, two are kept");
+    // A reader has the first of them open.
+    let record = Record::put(b"key", &[8; 500]);
+    let mut refused = 0;
+    while refused == 0 {
+        while log.append(&Entry::from(&record), Level::Disk).is_err() {
+            let Some(command) = log.poll_command() else { break };
+            let is_recycling = matches!(&command, Command::Rename(c) if c.from.is_segment());
+            refused += u32::from(is_recycling);
+            log.complete(disk.execute(command, is_recycling.then_some(Fault::Fails)));
+        }
+        while refused == 0
+            && let Some(command) = log.poll_command()
+        {
+            let is_recycling = matches!(&command, Command::Rename(c) if c.from.is_segment());
+            refused += u32::from(is_recycling);
+            log.complete(disk.execute(command, is_recycling.then_some(Fault::Fails)));
+        }
+    }
+    run(&mut disk, &mut log);
+    assert!(disk.content(FileId::Segment(SegmentId::FIRST).name()).is_none());
+    let second = FileId::Segment(SegmentId::new(2)).name();
+    assert!(disk.content(second).is_some());
+    // The disk is full: what is held for later is given back.
+    let appended = loop {
+        match log.append(&Entry::from(&record), Level::Disk) {
+            Err(AppendError::Busy) => run(&mut disk, &mut log),
+            result => break result.unwrap(),
+        }
+    };
+    while let Some(command) = log.poll_lane(Lane::Commit) {
+        let is_write = command.operation() == Operation::Write;
+        log.complete(disk.execute(command, is_write.then_some(Fault::NoSpace)));
+    }
+    run(&mut disk, &mut log);
+    assert!(log.durable().lsn < appended.first);
+    assert!(disk.content(second).is_none());
 }

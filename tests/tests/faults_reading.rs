@@ -125,6 +125,31 @@ fn fault_d25_a_reader_of_what_is_deleted_is_told_and_no_file_stays_open() {
 }
 
 #[test]
+fn a_reader_at_the_end_of_a_segment_goes_on_when_that_is_deleted() {
+    let (_temp, wal) = log_of(500);
+    let second = wal.stats().segments[1].first_lsn;
+    let mut reader = wal.iter().unwrap();
+    while reader.next_lsn() < second {
+        reader.next_record().unwrap();
+    }
+    let mut behind = wal.iter().unwrap();
+    behind.next_record().unwrap();
+    wal.delete_segments_before(second).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().0.lsn, second);
+    assert_eq!(rest(reader).last().unwrap().lsn.get(), 500);
+    let error = behind.next_record().unwrap_err();
+    assert!(matches!(error, Error::Deleted { first, .. } if first == second), "{error}");
+    // All is deleted that can be, and the reader has read all of it.
+    let mut reader = wal.iter().unwrap();
+    let last = wal.stats().segments.last().unwrap().first_lsn;
+    while reader.next_lsn() < last {
+        reader.next_record().unwrap();
+    }
+    wal.delete_segments_before(wal.current_position()).unwrap();
+    assert_eq!(rest(reader)[0].lsn, last);
+}
+
+#[test]
 fn fault_d29_a_record_with_a_ttl_expires_by_the_time_of_its_writing() {
     let (_temp, wal) = log_of(0);
     let before = SystemTime::now();

@@ -24,22 +24,29 @@ const REPORT_BYTES: usize = 40;
 
 fn policy(name: &str) -> FsyncPolicy {
     match name {
-        "always" | "uring" => FsyncPolicy::Always,
+        "always" | "uring" | "recycled" => FsyncPolicy::Always,
         "batch" => FsyncPolicy::Batch(Duration::from_millis(1)),
         _ => FsyncPolicy::Os,
     }
 }
 
 fn config(dir: &Path, policy_name: &str) -> WalConfig {
+    let segment_size = if deletes(policy_name) { 5 << 10 } else { 16 << 10 };
     WalConfig {
-        max_segment_size: (16 << 10) * scale(policy_name),
+        max_segment_size: segment_size * scale(policy_name),
         reserve_size: Some((5 << 10) * scale(policy_name)),
         batch_size: 8 << 10,
         fsync_policy: policy(policy_name),
         map_appends: policy_name == "mapped",
+        recycle_segments: if deletes(policy_name) { 2 } else { 0 },
         uring_size: (policy_name == "uring").then_some(4 << 10),
         ..WalConfig::in_dir(dir)
     }
+}
+
+/// Whether old segments are deleted, so that their files come again.
+fn deletes(policy_name: &str) -> bool {
+    policy_name == "recycled"
 }
 
 /// What goes through io_uring has to be longer.
@@ -64,8 +71,8 @@ fn child() {
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let (wal, reports) = (&wal, &reports);
-            let scale = scale(&policy_name);
-            scope.spawn(move || append_forever(wal, reports, scale, round, thread));
+            let (scale, deletes) = (scale(&policy_name), deletes(&policy_name));
+            scope.spawn(move || append_forever(wal, reports, scale, deletes, round, thread));
         }
     });
 }
@@ -74,6 +81,7 @@ fn append_forever(
     wal: &Wal,
     reports: &Mutex<std::io::Stderr>,
     scale: u64,
+    deletes: bool,
     round: u64,
     thread: u64,
 ) {
@@ -96,6 +104,9 @@ fn append_forever(
             place.copy_from_slice(&number.to_le_bytes());
         }
         reports.lock().unwrap().write_all(&report).unwrap();
+        if deletes && thread == 0 && random.chance(1, 16) {
+            wal.delete_segments_before(appended.first).unwrap();
+        }
     }
 }
 
@@ -137,7 +148,7 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 fn kill_under(policy_name: &str) {
     let _one = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut random = Random::new(0xdead);
-    let mut rotations = 0;
+    let (mut rotations, mut newest) = (0, 0);
     for log in 0..KILLS / KILLS_PER_LOG {
         let temp = tempfile::tempdir().unwrap();
         let mut known: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
@@ -154,10 +165,16 @@ fn kill_under(policy_name: &str) {
             check(temp.path(), policy_name, round, &mut known);
         }
         let (wal, _) = Wal::open(config(temp.path(), policy_name)).unwrap();
-        rotations += wal.stats().segments.len();
+        let segments = wal.stats().segments;
+        rotations += segments.len();
+        newest += segments.last().unwrap().segment.get();
     }
-    println!("{policy_name}: {KILLS} kills, {rotations} segments");
-    assert!(rotations > 50, "rotation goes on: {rotations} segments");
+    println!("{policy_name}: {KILLS} kills, {rotations} segments of {newest}");
+    if deletes(policy_name) {
+        assert!(newest > 400, "segments come and go: {rotations} of {newest}");
+    } else {
+        assert!(rotations > 50, "rotation goes on: {rotations} segments");
+    }
 }
 
 /// Opens the log and compares it with what was acknowledged; what it holds is known from then on.
@@ -166,7 +183,9 @@ fn check(dir: &Path, policy_name: &str, round: u64, known: &mut BTreeMap<u64, Ve
     assert!(!info.corruption_detected, "round {round}: {info:?}");
     let entries = rest(wal.iter().unwrap());
     let mut found = BTreeMap::new();
-    for (expected, entry) in (1..).zip(&entries) {
+    let first = if deletes(policy_name) { info.report.first_lsn.get() } else { 1 };
+    known.retain(|lsn, _| *lsn >= first);
+    for (expected, entry) in (first..).zip(&entries) {
         assert_eq!(entry.lsn, Lsn::new(expected), "round {round}: LSNs are dense");
         let number = u64::from_le_bytes(entry.key[..].try_into().unwrap());
         let (round, thread, counter) = (number >> 32, number >> 24 & 0xff, number & 0xff_ffff);
@@ -200,6 +219,11 @@ fn kill_200_times_under_os() {
 #[test]
 fn kill_200_times_under_os_with_appends_to_a_mapping() {
     kill_under("mapped");
+}
+
+#[test]
+fn kill_200_times_while_files_are_recycled() {
+    kill_under("recycled");
 }
 
 #[test]

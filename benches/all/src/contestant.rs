@@ -26,6 +26,8 @@ pub enum Ability {
     Disk,
     /// Many records with one call and one sync.
     Batch,
+    /// Such appends, while old segments are deleted.
+    Delete,
     /// Finding its records again after the process has ended.
     Reopen,
     /// Reading all records in order, apart from opening.
@@ -51,6 +53,8 @@ pub struct Setup {
     pub tasks: bool,
     /// What appends will ask for: some logs fix that when they open.
     pub level: Level,
+    /// Whether old segments will be deleted.
+    pub deletes: bool,
     /// Whether what is appended will be read back.
     pub reads: bool,
 }
@@ -125,6 +129,14 @@ pub trait Log: Send + Sync {
         let before = if level == Level::Disk { Level::Os } else { level };
         rest.iter().try_for_each(|record| self.append(writer, record, before))?;
         self.append(writer, last, level)
+    }
+
+    /// Lets go of all that is older than what was appended last, as far as it can.
+    ///
+    /// # Errors
+    /// Whatever the log says.
+    fn delete_old(&self) -> Outcome<()> {
+        Ok(())
     }
 
     /// A durable append for a task; `None`: it blocks, and runs on a blocking thread.

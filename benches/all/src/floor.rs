@@ -54,7 +54,7 @@ impl Floor {
             (Self::Memory, Work::Append { level: Level::Buffered, .. }) => {
                 Some("copy to memory, one write(2) for each 256 KiB")
             }
-            (Self::Calls, Work::Batch { level: Level::Disk, .. }) => {
+            (Self::Calls, Work::Batch { level: Level::Disk, .. } | Work::Deleting { .. }) => {
                 Some("pwrite + fdatasync of each batch, in a written file")
             }
             (Self::Calls, Work::Batch { .. }) => Some("one write(2) for each batch"),
@@ -84,7 +84,8 @@ impl Floor {
     pub(crate) fn measure(self, work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
         match work {
             Work::Append { .. } | Work::AppendText { .. } => self.append(work, dir, scale),
-            Work::Batch { records, bytes, level: Level::Disk } => {
+            Work::Batch { records, bytes, level: Level::Disk }
+            | Work::Deleting { records, bytes } => {
                 synced(records * bytes, records as u64, dir, scale)
             }
             Work::Batch { .. } => batches(work, dir, scale),

@@ -2,7 +2,7 @@
 
 use crate::contestant::{Contestant, Log, Outcome, Setup};
 use crate::machine;
-use crate::row::{Left, SEALED_SEGMENT_BYTES, Work};
+use crate::row::{DELETED_SEGMENT_BYTES, Left, SEALED_SEGMENT_BYTES, Work};
 use rustix::time::{ClockId, clock_gettime};
 use seawall::Level;
 use serde::{Deserialize, Serialize};
@@ -235,6 +235,9 @@ pub(crate) fn measure(
         Work::Batch { records, .. } => {
             appended(contestant, work, dir, &setup, |log| append_batches(log, work, records, scale))
         }
+        Work::Deleting { records, .. } => {
+            appended(contestant, work, dir, &setup, |log| append_batches(log, work, records, scale))
+        }
         Work::Threads { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_threads(log, work, count, scale)
         }),
@@ -359,6 +362,40 @@ fn append(log: &Arc<dyn Log>, work: Work, scale: &Scale) -> Outcome<Measured> {
     Ok(clock.stop(budget.done() as u64, budget.bytes()))
 }
 
+/// So many segments are filled and deleted before the clock starts.
+const DELETED_SEGMENTS_BEFORE: usize = 6;
+
+/// When old segments are deleted.
+struct Deletion {
+    /// After so many batches; 0: never.
+    every: usize,
+    left: usize,
+}
+
+impl Deletion {
+    fn new(work: Work, records: usize) -> Self {
+        let batch_bytes = (records * work.record_bytes()) as u64;
+        let every = match work {
+            Work::Deleting { .. } => DELETED_SEGMENT_BYTES / batch_bytes,
+            _ => 0,
+        };
+        let every = usize::try_from(every).unwrap_or(usize::MAX);
+        Self { every, left: every }
+    }
+
+    fn after_batch(&mut self, log: &dyn Log) -> Outcome<()> {
+        if self.every == 0 {
+            return Ok(());
+        }
+        self.left -= 1;
+        if self.left == 0 {
+            self.left = self.every;
+            log.delete_old()?;
+        }
+        Ok(())
+    }
+}
+
 fn append_batches(
     log: &Arc<dyn Log>,
     work: Work,
@@ -368,12 +405,19 @@ fn append_batches(
     let records = records(work);
     let batch: Vec<&[u8]> = (0..count).map(|at| &records[at % records.len()][..]).collect();
     let mut times = Vec::new();
+    let mut deletion = Deletion::new(work, count);
+    // Until segments have been deleted, and their files come again where a log does that.
+    for _ in 0..deletion.every * DELETED_SEGMENTS_BEFORE {
+        log.append_batch(0, &batch, work.level())?;
+        deletion.after_batch(&**log)?;
+    }
     let clock = Clock::start();
     let mut budget = Budget::new(scale, count * work.record_bytes());
     let start = Instant::now();
     let mut before = Duration::ZERO;
     while budget.goes_on() {
         log.append_batch(0, &batch, work.level())?;
+        deletion.after_batch(&**log)?;
         let now = start.elapsed();
         times.push(now.saturating_sub(before));
         before = now;

@@ -71,6 +71,10 @@ pub(crate) const OURS: &str = "seawall";
 pub(crate) const OURS_MAPPED: &str = "seawall, mapped";
 /// Seawall with long writes through `io_uring`.
 pub(crate) const OURS_URING: &str = "seawall, uring";
+/// The same with the files of deleted segments used again.
+pub(crate) const OURS_RECYCLED: &str = "seawall, recycled";
+/// The same with both.
+pub(crate) const OURS_RECYCLED_URING: &str = "seawall, recycled, uring";
 /// Seawall as a WebAssembly component.
 pub(crate) const OURS_COMPONENT: &str = "seawall in wasm";
 
@@ -198,10 +202,8 @@ impl RowReport {
     /// Peers that were faster than Seawall.
     fn ahead(&self) -> Vec<String> {
         let Some(ours) = self.ours() else { return Vec::new() };
-        let peers = self.entries.iter().filter(|entry| {
-            !entry.is_floor
-                && ![OURS, OURS_MAPPED, OURS_URING, OURS_COMPONENT].contains(&&*entry.name)
-        });
+        let peers =
+            self.entries.iter().filter(|entry| !entry.is_floor && !entry.name.starts_with(OURS));
         let faster = peers.filter_map(|peer| {
             let ratios = self.ratios(peer, ours);
             let won = ratios.iter().filter(|ratio| **ratio > 1.0).count();

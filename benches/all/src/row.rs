@@ -25,6 +25,8 @@ pub(crate) enum Work {
     AppendText { bytes: usize, pack: Pack },
     /// One thread appends batches.
     Batch { records: usize, bytes: usize, level: Level },
+    /// One thread appends batches to the device, and deletes what is older than a few segments.
+    Deleting { records: usize, bytes: usize },
     /// Threads append, each waiting for the device.
     Threads { bytes: usize, count: usize },
     /// Tasks append, each waiting for the device.
@@ -75,6 +77,7 @@ impl Work {
             Self::AppendText { pack: Pack::Plain, .. } => vec![Ability::Os],
             Self::AppendText { .. } => vec![Ability::Os, Ability::Compress],
             Self::Batch { level, .. } => vec![of_level(level), Ability::Batch],
+            Self::Deleting { .. } => vec![Ability::Delete],
             Self::Threads { .. } | Self::Tasks { .. } => vec![Ability::Disk],
             Self::OpenCrashed(Left::Batches) => vec![Ability::Reopen, Ability::Batch],
             // Synced one by one, a million records take minutes.
@@ -91,6 +94,7 @@ impl Work {
             Self::Append { bytes, .. }
             | Self::AppendText { bytes, .. }
             | Self::Batch { bytes, .. }
+            | Self::Deleting { bytes, .. }
             | Self::Threads { bytes, .. }
             | Self::Tasks { bytes, .. } => bytes,
             Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek => 1 << 10,
@@ -111,7 +115,7 @@ impl Work {
     pub(crate) fn level(self) -> Level {
         match self {
             Self::Append { level, .. } | Self::Batch { level, .. } => level,
-            Self::Threads { .. } | Self::Tasks { .. } => Level::Disk,
+            Self::Deleting { .. } | Self::Threads { .. } | Self::Tasks { .. } => Level::Disk,
             _ => Level::Os,
         }
     }
@@ -127,6 +131,7 @@ impl Work {
                 Self::OpenCrashed(Left::Little) => Segments::Default,
                 Self::OpenCrashed(_) => Segments::One(scale.crashed_bytes),
                 Self::OpenSealed { .. } => Segments::Bytes(SEALED_SEGMENT_BYTES),
+                Self::Deleting { .. } => Segments::Bytes(DELETED_SEGMENT_BYTES),
                 _ => Segments::Default,
             },
             pack: match self {
@@ -135,11 +140,15 @@ impl Work {
             },
             tasks: matches!(self, Self::Tasks { .. }),
             level: self.level(),
-            reads,
+            deletes: matches!(self, Self::Deleting { .. }),
+            // Of what is deleted nothing can be read.
+            reads: reads && !matches!(self, Self::Deleting { .. }),
         }
     }
 }
 
+/// Segments of the row that deletes.
+pub(crate) const DELETED_SEGMENT_BYTES: u64 = 16 << 20;
 /// Segments of the rows about opening many.
 pub(crate) const SEALED_SEGMENT_BYTES: u64 = 1 << 20;
 
@@ -165,6 +174,9 @@ pub(crate) fn rows() -> Vec<Row> {
         let id = format!("batch-{}", if reach.is_some() { "disk" } else { "buffered" });
         add(id, title, Work::Batch { records: 1_000, bytes, level }, reach);
     }
+    let work = Work::Deleting { records: 1_000, bytes: 1 << 10 };
+    let title = "batches of 1,000 x 1 KiB, each to Disk, older segments deleted";
+    add("batch-deleting".into(), title.into(), work, Some(0.8));
     for bytes in [1 << 10, 128] {
         for count in [1, 2, 8, 64, 256] {
             let reach = match count {

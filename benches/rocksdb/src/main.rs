@@ -29,7 +29,7 @@ impl Contestant for RocksDb {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
             Ability::Seek => Err("it finds keys, not records of its log"),
-            Ability::Segments => Err("log files end with tables"),
+            Ability::Segments | Ability::Delete => Err("log files end with tables"),
             Ability::Compress => Err("its log is not compressed by record"),
             _ => Ok(()),
         }

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::event::Event;
 use crate::id::{Lsn, Position, SegmentId, Time, Watermark};
 use crate::log::RolledBack;
-use crate::log::rotate::Spare;
+use crate::log::rotate::{Made, Spare};
 use crate::wire::header::{FRAMES_OFFSET, LINK_OFFSET};
 use crate::wire::name::FileId;
 
@@ -257,6 +257,7 @@ impl<B: Buffer> Log<B> {
             });
         }
         self.batches.discard_unsent();
+        self.recyclable.give_up();
         self.events.tell(Event::DiskFull(failure));
     }
 
@@ -292,7 +293,7 @@ impl<B: Buffer> Log<B> {
         let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
         // Nothing was written to a segment that came after: it is ready to be moved into again.
         while let Some(open) = self.open.pop_back_if(|open| open.identity.segment > segment) {
-            self.spare = Spare::Ready(open.identity);
+            self.spare = Spare::Ready(Made::new(open.identity));
         }
         if let Some(open) = self.open.back_mut() {
             open.undo_from(offset);

@@ -226,6 +226,7 @@ impl<B: Buffer> Log<B> {
             && self.batches.queued.is_empty()
             && is_open_quiet
             && self.spare.is_settled()
+            && self.recyclable.is_settled()
             && self.rollback.is_none()
             && self.manifest_running.is_none()
             && !self.manifest_due
@@ -282,6 +283,7 @@ impl<B: Buffer> Log<B> {
             segment: info.segment,
             salt: info.salt,
             checksum: info.checksum,
+            earlier: None,
             crc: self.config.crc,
             offset: from.map_or(FRAMES_OFFSET, |entry| entry.offset),
             lsn: from.map_or(info.first_lsn, |entry| entry.lsn),
@@ -415,14 +417,19 @@ impl<B: Buffer> Log<B> {
         match kind {
             Kind::DeleteBefore(_) => {}
             Kind::Delete { count, .. } => {
-                names.extend(self.sealed.drain(..count).map(|info| info.segment));
+                for info in self.sealed.drain(..count) {
+                    if !self.recyclable.keep(&info, &self.config) {
+                        names.push_back(info.segment);
+                    }
+                }
             }
             Kind::Truncate(lsn) => names = self.cut_after(lsn, cut),
             Kind::Close => {
-                if let Spare::Ready(identity) = self.spare {
-                    names.push_back(identity.segment);
+                if let Spare::Ready(made) = self.spare {
+                    names.push_back(made.identity.segment);
                     self.spare = Spare::Idle;
                 }
+                names.extend(self.recyclable.drain());
             }
         }
         self.segments_version += 1;
@@ -433,8 +440,8 @@ impl<B: Buffer> Log<B> {
     /// Takes everything after `lsn` out of the log's memory, and says which segments go.
     fn cut_after(&mut self, lsn: Lsn, cut: Option<CutAt>) -> VecDeque<SegmentId> {
         let mut gone = VecDeque::new();
-        if let Spare::Ready(identity) = self.spare {
-            gone.push_back(identity.segment);
+        if let Spare::Ready(made) = self.spare {
+            gone.push_back(made.identity.segment);
         }
         self.spare = Spare::Idle;
         let kept = cut.map_or(SegmentId::NONE, |cut| cut.segment);

@@ -4,23 +4,32 @@
 //!   create x.wal.new ─► reserve ─► write identity ─► sync ─► rename x.wal ─► sync folder ─► ready
 //! ```
 //!
+//! Instead of creating a file, that of a deleted segment may be taken: its blocks are written, and
+//! often its pages in memory.
+//!
+//! ```text
+//!   rename w.wal x.wal.new ─► sync folder ─► write identity, and zeros over the link ─► as above
+//! ```
+//!
 //! A file with a final name therefore always has a whole identity. Moving in is bookkeeping: the
 //! old segment's footer goes with its last batch, the new one's link with its first.
 
-use super::{Job, Log, ManifestFor, Mark, Open, Step};
+use super::{Job, Log, ManifestFor, Mark, Open, SegmentInfo, Step};
 use crate::batch::Buffer;
 use crate::command::{
     Allocate, Command, CommandId, Create, Data, Folder, Operation, Remove, Rename, Sync, SyncDir,
     Truncate, Write,
 };
+use crate::config::Config;
 use crate::error::{AppendError, Failure};
 use crate::event::Event;
 use crate::id::{Position, SegmentId, Time};
 use crate::wire::frame::FrameKind;
-use crate::wire::header::{FRAMES_OFFSET, Identity, Link};
+use crate::wire::header::{Earlier, FRAMES_OFFSET, HEADER_BYTES, Identity, Link};
 use crate::wire::manifest::Manifest;
 use crate::wire::name::FileId;
 use crate::wire::seal::{self, Index};
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// The segment after the active one.
@@ -29,15 +38,82 @@ pub(super) enum Spare {
     /// None, and none is being made.
     Idle,
     /// One is being made.
-    Making { identity: Identity, step: MakeStep, is_running: bool },
+    Making { made: Made, step: MakeStep, is_running: bool },
     /// It can be moved into.
-    Ready(Identity),
+    Ready(Made),
     /// It could not be made. `is_told`: an append has been refused for it, the next tries again.
     Failed { failure: Failure, is_told: bool },
 }
 
+/// What a segment is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    pub(super) identity: Identity,
+    /// Up to here the blocks of a recycled file are written.
+    recycled_bytes: u64,
+}
+
+impl Made {
+    pub(super) const fn new(identity: Identity) -> Self {
+        Self { identity, recycled_bytes: 0 }
+    }
+}
+
+/// Deleted segments whose files wait to become others. To a recovery they are leftovers of a
+/// deletion.
+#[derive(Debug, Default)]
+pub(super) struct Recyclable {
+    segments: VecDeque<SegmentInfo>,
+    /// Those that are not wanted any more, or cannot be had.
+    unwanted: VecDeque<SegmentId>,
+    is_removing: bool,
+}
+
+impl Recyclable {
+    /// Keeps a segment's file, if it is to be kept and is worth it.
+    pub(super) fn keep(&mut self, info: &SegmentInfo, config: &Config) -> bool {
+        let is_long = info.end.is_some_and(|end| end.frames_end >= config.segment_bytes_max / 2);
+        let is_kept =
+            self.segments.len() < config.recycle_max && is_long && info.checksum == config.checksum;
+        if is_kept {
+            self.segments.push_back(*info);
+        }
+        is_kept
+    }
+
+    /// Gives back what the files hold: others need the room.
+    pub(super) fn give_up(&mut self) {
+        self.unwanted.extend(self.segments.drain(..).map(|info| info.segment));
+    }
+
+    /// Keeps none any more, and says which there were.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = SegmentId> {
+        self.give_up();
+        self.unwanted.drain(..)
+    }
+
+    /// Whether no command for them is on its way.
+    pub(super) const fn is_settled(&self) -> bool {
+        !self.is_removing
+    }
+
+    /// The life of the file that is to become `next`, and how long it is.
+    fn take(&mut self, next: SegmentId) -> Option<(Earlier, u64)> {
+        let SegmentInfo { segment, salt, first_lsn, end, .. } = self.segments.pop_front()?;
+        let earlier = Earlier::of(segment, salt, first_lsn, next);
+        if earlier.is_none() {
+            self.unwanted.push_back(segment);
+        }
+        Some((earlier?, end?.frames_end))
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 pub(super) enum MakeStep {
+    /// Take the file of a deleted segment.
+    Recycle(SegmentId),
+    /// What happens to that file from now on happens to it under its new name.
+    SyncRecycled,
     Create,
     Allocate,
     Header,
@@ -74,7 +150,7 @@ impl<B: Buffer> Log<B> {
             return Err(AppendError::Busy);
         }
         match self.spare {
-            Spare::Ready(identity) => self.move_into(identity),
+            Spare::Ready(made) => self.move_into(made),
             Spare::Idle | Spare::Making { .. } => Err(AppendError::Busy),
             Spare::Failed { failure, is_told: false } => {
                 self.spare = Spare::Failed { failure, is_told: true };
@@ -103,8 +179,8 @@ impl<B: Buffer> Log<B> {
     }
 
     pub(super) fn rotate_for_age(&mut self) {
-        if let Spare::Ready(identity) = self.spare
-            && self.move_into(identity).is_err()
+        if let Spare::Ready(made) = self.spare
+            && self.move_into(made).is_err()
         {
             // There is no buffer for the footer just now; the deadline is not due without one, and
             // comes back.
@@ -112,7 +188,8 @@ impl<B: Buffer> Log<B> {
         }
     }
 
-    fn move_into(&mut self, identity: Identity) -> Result<(), AppendError> {
+    fn move_into(&mut self, made: Made) -> Result<(), AppendError> {
+        let Made { identity, recycled_bytes } = made;
         let mut from = self.sealed.back().map_or(Position::default(), |info| {
             Position::new(info.segment, info.end.map_or(0, |end| end.frames_end))
         });
@@ -134,9 +211,13 @@ impl<B: Buffer> Log<B> {
             frames_end: start.offset,
             written: start,
             synced: start,
-            padded: 0,
+            padded: recycled_bytes,
             is_syncing: false,
-            reserved: if self.config.preallocate { self.spare_bytes() } else { u64::MAX },
+            reserved: match self.config.preallocate {
+                true if recycled_bytes > 0 => recycled_bytes,
+                true => self.spare_bytes(),
+                false => u64::MAX,
+            },
             reserving: None,
             trim: Step::Due,
             sealed: None,
@@ -183,15 +264,31 @@ impl<B: Buffer> Log<B> {
                 ..manifest
             }));
         }
-        if let Some(command) = self.poll_allocation() {
+        if let Some(command) = self.poll_allocation().or_else(|| self.poll_discard()) {
             return Some(command);
         }
         if matches!(self.spare, Spare::Idle) {
             self.begin_spare();
         }
-        let Spare::Making { identity, step, is_running: false } = self.spare else { return None };
-        self.spare = Spare::Making { identity, step, is_running: true };
-        Some(self.make_command(&identity, step))
+        let Spare::Making { made, step, is_running: false } = self.spare else { return None };
+        self.spare = Spare::Making { made, step, is_running: true };
+        Some(self.make_command(&made.identity, step))
+    }
+
+    /// Removes a file that is not to be recycled after all.
+    fn poll_discard(&mut self) -> Option<Command<B>> {
+        if self.recyclable.is_removing || self.request.blocks_appends() {
+            return None;
+        }
+        let name = FileId::Segment(self.recyclable.unwanted.pop_front()?).name();
+        self.recyclable.is_removing = true;
+        let id = self.issue(Job::Discard, Operation::Remove, Some(name.file));
+        Some(Command::Remove(Remove { id, name }))
+    }
+
+    pub(super) fn discard_done(&mut self, outcome: Result<(), Failure>) {
+        self.recyclable.is_removing = false;
+        self.tell_degraded(outcome);
     }
 
     /// Reserves more of the active segment's space before what is reserved has been used. Until
@@ -239,15 +336,27 @@ impl<B: Buffer> Log<B> {
         if !is_allowed || self.is_closed {
             return;
         }
-        let identity = Identity {
+        let recycled = self.recyclable.take(self.next_segment);
+        let (made, step) = match recycled {
+            Some((earlier, recycled_bytes)) => {
+                let identity = self.new_identity(Some(earlier));
+                (Made { identity, recycled_bytes }, MakeStep::Recycle(earlier.segment))
+            }
+            None => (Made::new(self.new_identity(None)), MakeStep::Create),
+        };
+        self.spare = Spare::Making { made, step, is_running: false };
+    }
+
+    fn new_identity(&mut self, earlier: Option<Earlier>) -> Identity {
+        Identity {
             checksum: self.config.checksum,
             optional_features: 0,
             log: self.id,
             segment: self.next_segment,
             created: self.now,
-            salt: self.salts.next(),
-        };
-        self.spare = Spare::Making { identity, step: MakeStep::Create, is_running: false };
+            salt: earlier.map_or_else(|| self.salts.next(), |earlier| earlier.next_salt()),
+            earlier,
+        }
     }
 
     fn make_command(&mut self, identity: &Identity, step: MakeStep) -> Command<B> {
@@ -255,6 +364,10 @@ impl<B: Buffer> Log<B> {
         let name = file.new_name();
         let mut issue = |operation| self.issue(Job::Spare, operation, Some(file));
         match step {
+            MakeStep::Recycle(segment) => {
+                let from = FileId::Segment(segment).name();
+                Command::Rename(Rename { id: issue(Operation::Rename), from, to: name })
+            }
             MakeStep::Create => Command::Create(Create { id: issue(Operation::Create), name }),
             MakeStep::Allocate => {
                 let id = issue(Operation::Allocate);
@@ -263,7 +376,11 @@ impl<B: Buffer> Log<B> {
             }
             MakeStep::Header => {
                 let id = issue(Operation::Write);
-                let data = Data::small(&identity.encode(self.config.crc));
+                let identity_bytes = identity.encode(self.config.crc);
+                let mut header = [0; HEADER_BYTES];
+                header[..identity_bytes.len()].copy_from_slice(&identity_bytes);
+                let is_recycled = identity.earlier.is_some();
+                let data = Data::small(if is_recycled { &header } else { &identity_bytes });
                 Command::Write(Write { id, name, offset: 0, data, sync: false })
             }
             MakeStep::Sync => Command::Sync(Sync { id: issue(Operation::Sync), name }),
@@ -271,7 +388,7 @@ impl<B: Buffer> Log<B> {
                 let id = issue(Operation::Rename);
                 Command::Rename(Rename { id, from: name, to: file.name() })
             }
-            MakeStep::SyncDir => self.sync_log_folder(Job::Spare),
+            MakeStep::SyncDir | MakeStep::SyncRecycled => self.sync_log_folder(Job::Spare),
             MakeStep::CleanUp(_) => Command::Remove(Remove { id: issue(Operation::Remove), name }),
         }
     }
@@ -282,19 +399,27 @@ impl<B: Buffer> Log<B> {
     }
 
     pub(super) fn spare_done(&mut self, outcome: Result<(), Failure>) {
-        let Spare::Making { identity, step, .. } = self.spare else { return };
+        let Spare::Making { mut made, step, .. } = self.spare else { return };
         let step = match (step, outcome) {
+            (MakeStep::Recycle(_), Ok(())) => MakeStep::SyncRecycled,
+            (MakeStep::Recycle(segment), Err(_)) => {
+                // Somebody still reads it, or its name cannot be changed.
+                self.recyclable.unwanted.push_back(segment);
+                made = Made::new(self.new_identity(None));
+                MakeStep::Create
+            }
             (MakeStep::CleanUp(failure), _) => {
-                self.events.tell(if failure.error.is_no_space() {
-                    Event::DiskFull(failure)
+                if failure.error.is_no_space() {
+                    self.recyclable.give_up();
+                    self.events.tell(Event::DiskFull(failure));
                 } else {
-                    Event::Degraded(failure)
-                });
+                    self.events.tell(Event::Degraded(failure));
+                }
                 self.spare = Spare::Failed { failure, is_told: false };
                 return;
             }
             (MakeStep::Create, Ok(())) if self.config.preallocate => MakeStep::Allocate,
-            (MakeStep::Create, Ok(())) => MakeStep::Header,
+            (MakeStep::Create | MakeStep::SyncRecycled, Ok(())) => MakeStep::Header,
             (MakeStep::Allocate, outcome) => {
                 // Without its space reserved a segment is slower, and a full disk shows later: when
                 // it is written to, which is then undone.
@@ -305,20 +430,23 @@ impl<B: Buffer> Log<B> {
             (MakeStep::Sync, Ok(())) => MakeStep::Rename,
             (MakeStep::Rename, Ok(())) => MakeStep::SyncDir,
             (MakeStep::SyncDir, Ok(())) => {
-                self.next_segment = identity.segment.next();
+                self.next_segment = made.identity.segment.next();
                 self.manifest_due = true;
-                self.spare = Spare::Ready(identity);
+                self.spare = Spare::Ready(made);
                 return;
             }
             (MakeStep::Create | MakeStep::Rename, Err(failure)) => MakeStep::CleanUp(failure),
             (MakeStep::Header, Err(failure)) if failure.error.is_no_space() => {
                 MakeStep::CleanUp(failure)
             }
-            (MakeStep::Header | MakeStep::Sync | MakeStep::SyncDir, Err(failure)) => {
+            (
+                MakeStep::Header | MakeStep::Sync | MakeStep::SyncDir | MakeStep::SyncRecycled,
+                Err(failure),
+            ) => {
                 return self.fail(failure);
             }
         };
-        self.spare = Spare::Making { identity, step, is_running: false };
+        self.spare = Spare::Making { made, step, is_running: false };
     }
 
     /// Gives back what a sealed segment did not use of its space.
@@ -360,6 +488,9 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn tell_degraded(&mut self, outcome: Result<(), Failure>) {
         if let Err(failure) = outcome {
+            if failure.error.is_no_space() {
+                self.recyclable.give_up();
+            }
             self.events.tell(Event::Degraded(failure));
         }
     }

@@ -33,7 +33,7 @@ use crate::command::{Folder, Listed};
 use crate::config::{Config, RecoveryPolicy};
 use crate::id::{LogId, Lsn, Position, SegmentId, Watermark};
 use crate::log::{SegmentEnd, SegmentInfo};
-use crate::scan::ScanReport;
+use crate::scan::{Hole, ScanReport};
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
 use crate::wire::manifest::{MANIFEST_BYTES, Manifest};
@@ -441,9 +441,9 @@ impl Walk {
     }
 }
 
-/// Whether a segment holds no frame and nothing but zeros.
+/// Whether a segment holds no frame of its own.
 fn is_blank(report: &ScanReport) -> bool {
-    report.last_end == FRAMES_OFFSET && report.holes.iter().all(|hole| hole.is_zero)
+    report.last_end == FRAMES_OFFSET && report.holes.iter().all(Hole::is_unwritten)
 }
 
 /// All that the decision is made from.
@@ -624,7 +624,8 @@ impl Judge<'_> {
                     (true, true) => RangeKind::Missing,
                     (false, _) => lost,
                 };
-                push(kind, hole.start, hole.end);
+                push(kind, hole.start, hole.stale_from);
+                push(RangeKind::Stale, hole.stale_from, hole.end);
                 at = hole.end;
             }
             if index >= from {
@@ -909,8 +910,8 @@ impl Judge<'_> {
         let report = self.walk.walked[broken.index].report.as_ref();
         let unwritten = report
             .and_then(|report| report.holes.last())
-            .filter(|hole| hole.is_zero && hole.end >= file_bytes)
-            .map(|hole| hole.start);
+            .filter(|hole| hole.end >= file_bytes)
+            .map(|hole| if hole.is_zero { hole.start } else { hole.stale_from });
         let (start, end) = (broken.offset, unwritten.unwrap_or(file_bytes));
         if start < FRAMES_OFFSET || end <= start {
             return;

@@ -174,6 +174,7 @@ impl Walk {
             segment: arranged.segment,
             salt: identity.salt,
             checksum: identity.checksum,
+            earlier: identity.earlier,
             crc: self.crc,
             offset: FRAMES_OFFSET,
             lsn: self.next_lsn,

@@ -8,12 +8,13 @@
 //!      11      1  zero
 //!      12      4  required features: a reader that does not know a bit refuses the file
 //!      16      4  optional features: a reader may pass over bits that it does not know
-//!      20      4  zero
+//!                 (bit 0: recycled, the file was an older segment's)
+//!      20      4  recycled: how many segments before this one that was; else zero
 //!      24     16  log id
 //!      40      8  segment id
 //!      48      8  time of creation, microseconds since the Unix epoch
 //!      56      8  salt
-//!      64      4  zero
+//!      64      4  recycled: bits 16 to 47 of that segment's first LSN; else zero
 //!      68      4  CRC32C of bytes 0 to 67
 //!                 link: zeros until the log moves in, then written with its first batch
 //!      72      4  magic "LINK"
@@ -27,6 +28,10 @@
 //!     124      4  CRC32C of bytes 0 to 71 and then 72 to 123
 //!     128         the first frame
 //! ```
+//!
+//! A recycled file holds frames of its earlier life behind those of this one. They do not match
+//! here, and with what the header says of that life they are known for what they are, so that the
+//! end of such a log is told from a torn write. The salt of that life follows from this one's.
 //!
 //! Two halves, because creating, preallocating, syncing and renaming a file take long and are done
 //! before the log needs it, while the link is known only when the segment before has ended.
@@ -46,11 +51,13 @@ const VERSION_AT: usize = MAGIC.len();
 const CHECKSUM_KIND_AT: usize = VERSION_AT + 2;
 const REQUIRED_AT: usize = CHECKSUM_KIND_AT + 2;
 const OPTIONAL_AT: usize = REQUIRED_AT + 4;
-const LOG_ID_AT: usize = OPTIONAL_AT + 8;
+const SEGMENTS_BEFORE_AT: usize = OPTIONAL_AT + 4;
+const LOG_ID_AT: usize = SEGMENTS_BEFORE_AT + 4;
 const SEGMENT_AT: usize = LOG_ID_AT + 16;
 const CREATED_AT: usize = SEGMENT_AT + 8;
 const SALT_AT: usize = CREATED_AT + 8;
-const IDENTITY_CHECKSUM_AT: usize = SALT_AT + 12;
+const EARLIER_LSN_AT: usize = SALT_AT + 8;
+const IDENTITY_CHECKSUM_AT: usize = EARLIER_LSN_AT + 4;
 /// How long the first half is, and where the second begins.
 pub const IDENTITY_BYTES: usize = IDENTITY_CHECKSUM_AT + 4;
 
@@ -72,12 +79,60 @@ pub const LINK_OFFSET: u64 = IDENTITY_BYTES as u64;
 /// Where the first frame begins, as a file offset.
 pub const FRAMES_OFFSET: u64 = HEADER_BYTES as u64;
 
+/// The optional feature of a file that was another segment's before.
+const RECYCLED: u32 = 1;
+/// Of an earlier life's first LSN the low bits are not noted, which frames have themselves.
+const EARLIER_LSN_SHIFT: u32 = 16;
+/// A recycled file's salt is that of its earlier life times this, plus one: any odd number will do,
+/// this one is 2^64 over the golden ratio.
+const SALT_FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+/// The same backwards: their product is one.
+const SALT_INVERSE: u64 = inverse(SALT_FACTOR);
+
+/// The number that gives one when multiplied with `odd`, by Newton's method: each step doubles the
+/// bits that are right, of which there are three at first.
+const fn inverse(odd: u64) -> u64 {
+    let (mut inverse, mut bits) = (odd, 3);
+    while bits < u64::BITS {
+        inverse = inverse.wrapping_mul(2_u64.wrapping_sub(odd.wrapping_mul(inverse)));
+        bits *= 2;
+    }
+    inverse
+}
+
+/// The life of a file before it became this segment's.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Earlier {
+    /// The segment that it was.
+    pub segment: SegmentId,
+    /// Its salt then.
+    pub salt: u64,
+    /// No LSN in it is lower, and its first less than 2^16 higher.
+    pub lsn: Lsn,
+}
+
+impl Earlier {
+    /// What a header can say of the life of `segment`, whose first LSN is `first`, in the file that
+    /// is to be `next`. `None`: it has no room for these numbers.
+    pub fn of(segment: SegmentId, salt: u64, first: Lsn, next: SegmentId) -> Option<Self> {
+        u32::try_from(first.get() >> EARLIER_LSN_SHIFT).ok()?;
+        u32::try_from(next.get().checked_sub(segment.get())?).ok()?;
+        let lsn = Lsn::new(first.get() >> EARLIER_LSN_SHIFT << EARLIER_LSN_SHIFT);
+        Some(Self { segment, salt, lsn })
+    }
+
+    /// The salt of the life after this one.
+    pub const fn next_salt(&self) -> u64 {
+        self.salt.wrapping_mul(SALT_FACTOR).wrapping_add(1)
+    }
+}
+
 /// The first half of a header: which file this is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Identity {
     /// The checksum that the segment's frames carry.
     pub checksum: ChecksumKind,
-    /// Features that a reader may pass over.
+    /// Features that a reader may pass over, and that this build does not know.
     pub optional_features: u32,
     /// The log that the segment is of.
     pub log: LogId,
@@ -85,8 +140,10 @@ pub struct Identity {
     pub segment: SegmentId,
     /// When the file was made.
     pub created: Time,
-    /// Mixed into every frame's checksum.
+    /// Mixed into every frame's checksum. Of a recycled file it is [`Earlier::next_salt`].
     pub salt: u64,
+    /// What the file was before.
+    pub earlier: Option<Earlier>,
 }
 
 /// The second half of a header: what came before.
@@ -167,7 +224,15 @@ impl Identity {
         bytes[..VERSION_AT].copy_from_slice(MAGIC);
         bytes[VERSION_AT..CHECKSUM_KIND_AT].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         bytes[CHECKSUM_KIND_AT] = self.checksum as u8;
-        bytes[OPTIONAL_AT..OPTIONAL_AT + 4].copy_from_slice(&self.optional_features.to_le_bytes());
+        let mut optional = self.optional_features;
+        if let Some(earlier) = self.earlier {
+            optional |= RECYCLED;
+            let before = self.segment.get().wrapping_sub(earlier.segment.get());
+            let lsn = earlier.lsn.get() >> EARLIER_LSN_SHIFT;
+            put_u32(&mut bytes, SEGMENTS_BEFORE_AT, before);
+            put_u32(&mut bytes, EARLIER_LSN_AT, lsn);
+        }
+        bytes[OPTIONAL_AT..OPTIONAL_AT + 4].copy_from_slice(&optional.to_le_bytes());
         bytes[LOG_ID_AT..SEGMENT_AT].copy_from_slice(&self.log.0);
         bytes[SEGMENT_AT..CREATED_AT].copy_from_slice(&self.segment.get().to_le_bytes());
         bytes[CREATED_AT..SALT_AT].copy_from_slice(&self.created.as_micros().to_le_bytes());
@@ -206,15 +271,30 @@ impl Identity {
         let kind = bytes[CHECKSUM_KIND_AT];
         let mut log = [0; 16];
         log.copy_from_slice(&bytes[LOG_ID_AT..SEGMENT_AT]);
+        let segment = SegmentId::new(u64_at(bytes, SEGMENT_AT));
+        let salt = u64_at(bytes, SALT_AT);
+        let optional = u32_at(bytes, OPTIONAL_AT);
+        let before = u64::from(u32_at(bytes, SEGMENTS_BEFORE_AT));
+        let earlier = segment.get().checked_sub(before).filter(|_| optional & RECYCLED != 0);
         Ok(Self {
             checksum: ChecksumKind::from_byte(kind).ok_or(HeaderError::UnknownChecksum(kind))?,
-            optional_features: u32_at(bytes, OPTIONAL_AT),
+            optional_features: optional & !RECYCLED,
             log: LogId(log),
-            segment: SegmentId::new(u64_at(bytes, SEGMENT_AT)),
+            segment,
             created: Time::from_micros(u64_at(bytes, CREATED_AT)),
-            salt: u64_at(bytes, SALT_AT),
+            salt,
+            earlier: earlier.map(|segment| Earlier {
+                segment: SegmentId::new(segment),
+                salt: salt.wrapping_sub(1).wrapping_mul(SALT_INVERSE),
+                lsn: Lsn::new(u64::from(u32_at(bytes, EARLIER_LSN_AT)) << EARLIER_LSN_SHIFT),
+            }),
         })
     }
+}
+
+/// Puts the low half of a number, which holds all of it.
+fn put_u32(bytes: &mut [u8], at: usize, number: u64) {
+    bytes[at..at + 4].copy_from_slice(&number.to_le_bytes()[..4]);
 }
 
 impl Link {
@@ -270,11 +350,12 @@ mod tests {
     fn sample() -> (Identity, Link) {
         let identity = Identity {
             checksum: ChecksumKind::Xxh3,
-            optional_features: 5,
+            optional_features: 4,
             log: LogId([7; 16]),
             segment: SegmentId::new(3),
             created: Time::from_micros(11),
             salt: 0x0123_4567_89ab_cdef,
+            earlier: None,
         };
         let link = Link {
             first_lsn: Lsn::new(100),
@@ -305,6 +386,22 @@ mod tests {
         let bytes = encoded();
         assert_eq!(Link::parse(&bytes[..HEADER_BYTES - 1], crc32c), LinkState::Broken);
         assert_eq!(Identity::parse(&bytes[..71], crc32c), Err(HeaderError::TooShort));
+    }
+
+    #[test]
+    fn a_recycled_file_names_its_earlier_life() {
+        let lsn = Lsn::new(0x1234_5678_9abc);
+        for salt in [0, 1, u64::MAX, 0x0123_4567_89ab_cdef] {
+            let earlier = Earlier::of(SegmentId::new(1), salt, lsn, SegmentId::new(3)).unwrap();
+            assert_eq!(earlier.lsn, Lsn::new(0x1234_5678_0000));
+            let salt = earlier.next_salt();
+            let identity = Identity { salt, earlier: Some(earlier), ..sample().0 };
+            assert_eq!(Identity::parse(&identity.encode(crc32c), crc32c), Ok(identity));
+        }
+        let of = |first, next| Earlier::of(SegmentId::new(4), 7, Lsn::new(first), next);
+        assert_eq!(of(1 << 48, SegmentId::new(5)), None, "no room for its LSN");
+        assert_eq!(of(1, SegmentId::new(4 + (1 << 32))), None, "no room for its distance");
+        assert_eq!(of(1, SegmentId::new(3)), None, "it comes later");
     }
 
     #[test]

@@ -74,6 +74,11 @@ impl FileName {
         };
         Some(Self { file, is_new })
     }
+
+    /// Whether it is the final name of a segment.
+    pub const fn is_segment(self) -> bool {
+        matches!(self.file, FileId::Segment(_)) && !self.is_new
+    }
 }
 
 fn parse_quarantined(stem: &str) -> Option<Quarantined> {

@@ -106,6 +106,12 @@ impl Log for Open {
         Ok(())
     }
 
+    fn delete_old(&self) -> Outcome<()> {
+        let last = self.wal.stats().wait()?.last;
+        self.wal.delete_before(last).wait()?;
+        Ok(())
+    }
+
     fn read_all(&self, see: Seen<'_>) -> Outcome<u64> {
         let first = self.wal.stats().wait()?.first;
         let cursor = self.wal.read_from(first).wait()?;

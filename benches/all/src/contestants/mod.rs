@@ -27,6 +27,8 @@ pub(crate) fn all() -> Vec<Box<dyn Contestant>> {
         Box::new(seawall::Native::Plain),
         Box::new(seawall::Native::Mapped),
         Box::new(seawall::Native::Uring),
+        Box::new(seawall::Native::Recycled),
+        Box::new(seawall::Native::RecycledUring),
         #[cfg(feature = "component")]
         Box::new(component::Component::default()),
         #[cfg(feature = "peers")]

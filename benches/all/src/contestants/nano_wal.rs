@@ -25,7 +25,7 @@ impl Contestant for NanoWal {
             Ability::Reopen | Ability::Read | Ability::Seek => {
                 Err("it cannot find records without the references it gave out")
             }
-            Ability::Segments => Err("segments end by the clock"),
+            Ability::Segments | Ability::Delete => Err("segments end and go by the clock"),
             Ability::Compress => Err("no compression"),
             _ => Ok(()),
         }

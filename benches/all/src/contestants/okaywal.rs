@@ -23,7 +23,7 @@ impl Contestant for Okaywal {
             Ability::Read | Ability::Seek => Err("it shows its records while opening"),
             Ability::Segments => Err("segments end by checkpoints, which remove records"),
             Ability::Compress => Err("no compression"),
-            Ability::Disk | Ability::Batch | Ability::Reopen => Ok(()),
+            Ability::Disk | Ability::Batch | Ability::Delete | Ability::Reopen => Ok(()),
         }
     }
 
@@ -35,12 +35,15 @@ impl Contestant for Okaywal {
         "every record, read and checked"
     }
 
-    fn open(&self, dir: &Path, _setup: &Setup) -> Outcome<Box<dyn Log>> {
+    fn open(&self, dir: &Path, setup: &Setup) -> Outcome<Box<dyn Log>> {
         let found = Arc::new(AtomicU64::new(0));
-        // A checkpoint takes records away; other logs keep them. Space is reserved as with them.
+        // A checkpoint takes records away; other logs keep them unless they are told. Space is
+        // reserved as with them.
+        let segment_bytes = setup.segments.bytes_or(128 << 20);
+        let checkpoint_bytes = if setup.deletes { segment_bytes } else { u64::MAX };
         let config = Configuration::default_for(dir)
-            .preallocate_bytes(128 << 20)
-            .checkpoint_after_bytes(u64::MAX);
+            .preallocate_bytes(u32::try_from(segment_bytes)?)
+            .checkpoint_after_bytes(checkpoint_bytes);
         let log = config.open(Count { found: found.clone() })?;
         Ok(Box::new(Open { log, found }))
     }

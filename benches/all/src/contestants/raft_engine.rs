@@ -39,7 +39,11 @@ impl Contestant for RaftEngine {
         let engine = Engine::open(Config {
             dir: dir.to_string_lossy().into_owned(),
             target_file_size: ReadableSize(setup.segments.bytes_or(SEGMENT_BYTES_DEFAULT)),
-            purge_threshold: ReadableSize::gb(100),
+            purge_threshold: if setup.deletes {
+                ReadableSize(2 * setup.segments.bytes_or(SEGMENT_BYTES_DEFAULT))
+            } else {
+                ReadableSize::gb(100)
+            },
             // The records of the other logs are not compressed.
             batch_compression_threshold: ReadableSize(0),
             ..Config::default()
@@ -99,6 +103,15 @@ impl Log for Open {
         batch.add_entries::<Indexed>(*id, &entries)?;
         self.engine.write(batch, level == Level::Disk)?;
         *next += records.len() as u64;
+        Ok(())
+    }
+
+    fn delete_old(&self) -> Outcome<()> {
+        for group in &self.groups {
+            let group = group.lock().map_err(|_| "a writer panicked")?;
+            self.engine.compact_to(group.id, group.next);
+        }
+        self.engine.purge_expired_files()?;
         Ok(())
     }
 

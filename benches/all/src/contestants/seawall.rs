@@ -1,7 +1,7 @@
 //! Seawall on the native host.
 
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
-use crate::report::{OURS, OURS_MAPPED, OURS_URING};
+use crate::report::{OURS, OURS_MAPPED, OURS_RECYCLED, OURS_RECYCLED_URING, OURS_URING};
 use crate::row::Pack;
 use seawall::blocking::{Reader, Wal};
 use seawall::{Compression, FsyncPolicy, Level, Position, Record, WalConfig};
@@ -15,8 +15,14 @@ pub(super) enum Native {
     Mapped,
     /// Long durable writes go through `io_uring`, past the page cache.
     Uring,
+    /// The files of deleted segments are used again.
+    Recycled,
+    /// Both.
+    RecycledUring,
 }
 
+/// So many files wait to be used again.
+const RECYCLED_SEGMENTS: usize = 2;
 /// Durable writes as long as this go through `io_uring`, if it is asked for.
 const URING_BYTES: u64 = 128 << 10;
 /// So many bytes of a record are its key.
@@ -28,6 +34,8 @@ impl Contestant for Native {
             Self::Plain => OURS,
             Self::Mapped => OURS_MAPPED,
             Self::Uring => OURS_URING,
+            Self::Recycled => OURS_RECYCLED,
+            Self::RecycledUring => OURS_RECYCLED_URING,
         }
     }
 
@@ -35,7 +43,9 @@ impl Contestant for Native {
         match (self, ability) {
             (Self::Plain, _)
             | (Self::Mapped, Ability::Os | Ability::Reopen | Ability::Read)
-            | (Self::Uring, Ability::Disk | Ability::Batch | Ability::Reopen) => Ok(()),
+            | (Self::Uring, Ability::Disk | Ability::Batch | Ability::Delete | Ability::Reopen)
+            | (Self::Recycled | Self::RecycledUring, Ability::Delete) => Ok(()),
+            (Self::Recycled | Self::RecycledUring, _) => Err("it is the same where nothing goes"),
             (Self::Mapped, _) => Err("it is the same without the mapping"),
             (Self::Uring, _) => Err("it is the same without io_uring"),
         }
@@ -66,7 +76,11 @@ impl Contestant for Native {
             },
             map_appends: matches!(self, Self::Mapped),
             map_sealed: matches!(self, Self::Mapped),
-            uring_size: matches!(self, Self::Uring).then_some(URING_BYTES),
+            uring_size: matches!(self, Self::Uring | Self::RecycledUring).then_some(URING_BYTES),
+            recycle_segments: match self {
+                Self::Recycled | Self::RecycledUring => RECYCLED_SEGMENTS,
+                Self::Plain | Self::Mapped | Self::Uring => default.recycle_segments,
+            },
             ..default
         };
         if !setup.tasks {
@@ -107,6 +121,11 @@ impl Log for Open {
     fn append_batch(&self, _writer: usize, records: &[&[u8]], level: Level) -> Outcome<()> {
         let records: Vec<Record<'_>> = records.iter().map(|bytes| record(bytes)).collect();
         self.wal.append_batch_with(&records, level)?;
+        Ok(())
+    }
+
+    fn delete_old(&self) -> Outcome<()> {
+        self.wal.delete_segments_before(self.wal.current_position())?;
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 use crate::contestant::{Ability, Contestant, Log, Outcome, Seen, Segments, Setup};
 use seawall::Level;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use wal_db::{Lsn, SegmentedStore, Wal, WalStore};
 
 pub(super) struct WalDb;
@@ -35,10 +36,10 @@ impl Contestant for WalDb {
         let bytes = setup.segments.bytes_or(SEGMENT_BYTES);
         if matches!(setup.segments, Segments::One(_)) {
             std::fs::create_dir_all(dir)?;
-            return Ok(Box::new(Open { wal: Wal::open(dir.join("log"))?, starts: Vec::new() }));
+            return Ok(Box::new(Open::new(Wal::open(dir.join("log"))?)));
         }
         let wal: Wal<SegmentedStore> = Wal::open_segmented(dir, bytes)?;
-        Ok(Box::new(Open { wal, starts: Vec::new() }))
+        Ok(Box::new(Open::new(wal)))
     }
 }
 
@@ -46,15 +47,29 @@ struct Open<S: WalStore> {
     wal: Wal<S>,
     /// Where each record begins: it seeks by position only.
     starts: Vec<Lsn>,
+    /// Where the last one begins.
+    last: AtomicU64,
+}
+
+impl<S: WalStore> Open<S> {
+    const fn new(wal: Wal<S>) -> Self {
+        Self { wal, starts: Vec::new(), last: AtomicU64::new(0) }
+    }
 }
 
 impl<S: WalStore + 'static> Log for Open<S> {
     fn append(&self, _writer: usize, record: &[u8], level: Level) -> Outcome<()> {
-        if level == Level::Disk {
-            let _: Lsn = self.wal.append_and_sync(record)?;
+        let last = if level == Level::Disk {
+            self.wal.append_and_sync(record)?
         } else {
-            let _: Lsn = self.wal.append(record)?;
-        }
+            self.wal.append(record)?
+        };
+        self.last.store(last.get(), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn delete_old(&self) -> Outcome<()> {
+        let _: Lsn = self.wal.truncate_before(Lsn::new(self.last.load(Ordering::Relaxed)))?;
         Ok(())
     }
 

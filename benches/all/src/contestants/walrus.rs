@@ -23,6 +23,7 @@ impl Contestant for Walrus {
         match ability {
             Ability::Buffered => Err("every append reaches the kernel"),
             Ability::Seek => Err("readers only go on"),
+            Ability::Delete => Err("what a reader has taken goes"),
             Ability::Segments => Err("the size of its files is fixed"),
             Ability::Compress => Err("no compression"),
             _ => Ok(()),
