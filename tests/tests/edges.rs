@@ -911,3 +911,59 @@ fn what_waits_to_be_recycled_goes_when_the_disk_is_full_or_it_cannot_be_had() {
     assert!(log.durable().lsn < appended.first);
     assert!(disk.content(second).is_none());
 }
+
+#[test]
+fn appends_share_a_write_until_it_is_full() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"the link goes first").unwrap();
+    let record = Record::put(b"key", &[7; 1_000]);
+    for _ in 0..5 {
+        log.append(&Entry::from(&record), Level::Buffered).unwrap();
+    }
+    log.append(&Entry::from(&Record::put(b"key", b"")), Level::Disk).unwrap();
+    let mut lengths = Vec::new();
+    while let Some(command) = log.poll_command() {
+        if let Command::Write(write) = &command {
+            lengths.push(write.data.as_ref().len());
+        }
+        log.complete(disk.execute(command, None));
+    }
+    // Five of 1,014 bytes, of which three are under 4 KiB and the head that a frame may have, and
+    // one of 13.
+    assert_eq!(lengths, [3 * 1_014, 2 * 1_014 + 13]);
+}
+
+#[test]
+fn a_manifest_that_cannot_be_written_ends_the_log() {
+    for (fault, is_end) in [(Fault::Fails, true), (Fault::NoSpace, false)] {
+        let mut disk = Disk::with_sectors(512);
+        let mut log = filled(&mut disk, 40);
+        log.delete_before(Lsn::new(30)).unwrap();
+        while let Some(command) = log.poll_command() {
+            let is_manifest = command.file() == Some(FileId::Manifest);
+            log.complete(disk.execute(command, is_manifest.then_some(fault)));
+        }
+        let result = log.take_request_result().unwrap();
+        assert_eq!(matches!(result, Err(RequestError::Poisoned(_))), is_end, "{result:?}");
+        let refused = log.append(&Entry::from(&Record::put(b"k", b"")), Level::Disk);
+        assert_eq!(matches!(refused, Err(AppendError::Poisoned(_))), is_end, "{refused:?}");
+    }
+}
+
+#[test]
+fn what_is_cut_is_counted_to_the_byte() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 5);
+    let end = log.durable().end;
+    drop(log);
+    let name = FileId::Segment(end.segment).name();
+    let from = usize::try_from(end.offset).unwrap();
+    disk.damage(name, |bytes| {
+        bytes.resize(from, 0);
+        bytes.extend([9; 77]);
+    });
+    let report = recovered(&mut disk, &config()).1;
+    assert_eq!((report.bytes_cut(), report.last_lsn), (77, Lsn::new(5)));
+    assert_eq!(disk.content(name).unwrap().len(), from);
+}

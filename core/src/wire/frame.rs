@@ -42,6 +42,7 @@ use core::time::Duration;
 pub const HEAD_BYTES_MAX: usize = 1 + 8 + 2 + 3 + 5 * varint::VARINT_BYTES_MAX;
 /// No frame is shorter.
 pub const HEAD_BYTES_MIN: usize = 1 + 4 + 2 + 1 + 1 + 1;
+const _: () = assert!(HEAD_BYTES_MAX == 64 && HEAD_BYTES_MIN == 10);
 /// No frame is longer, whatever a configuration says: 1 GiB.
 pub const FRAME_BYTES_MAX: u64 = 1 << 30;
 /// No record in a batch is shorter: flags and two lengths.
@@ -614,6 +615,43 @@ mod tests {
         let values = [&b"plain"[..], b"packed", b"timed"];
         let wanted = (9..).zip(values).map(|(lsn, value)| Ok((lsn, value.to_vec())));
         assert_eq!(shown(&bytes), wanted.collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_record_of_a_batch_is_where_its_position_says() {
+        let mut bytes = Vec::new();
+        let first = batch(&mut bytes);
+        let Parsed::Head(head) = Head::parse(&bytes, ChecksumKind::Crc32c) else { panic!() };
+        let records = head.records(&bytes, Lsn::new(9), Position::new(SegmentId::FIRST, 128));
+        let offsets: Vec<_> = records.map(|record| record.unwrap().position.offset - 128).collect();
+        // Flags and two lengths, a key and five bytes; two bytes more of length, a key and six.
+        assert_eq!(offsets, [first, first + 9, first + 21].map(|at| at as u64));
+    }
+
+    #[test]
+    fn a_deleted_key_comes_back_as_that() {
+        let mut bytes = Vec::new();
+        frame().put_record(&mut bytes, &Entry::from(&Record::delete(b"gone")));
+        let Parsed::Head(head) = Head::parse(&bytes, ChecksumKind::Crc32c) else { panic!() };
+        let mut records = head.records(&bytes, Lsn::new(9), Position::new(SegmentId::FIRST, 128));
+        let record = records.next().unwrap().unwrap();
+        assert_eq!(
+            (record.kind, record.key, record.stored.len()),
+            (RecordKind::Delete, &b"gone"[..], 0)
+        );
+    }
+
+    #[test]
+    fn a_batch_that_cannot_hold_its_records_is_none() {
+        // Flags, checksum, low LSN, lag; then how many records, and how long they are.
+        for (records, body_bytes, is_one) in
+            [(2, 6, true), (3, 6, false), (2, 5, false), (0, 6, false)]
+        {
+            let head = [2, 0, 0, 0, 0, 9, 0, 0, records, body_bytes];
+            let bytes = [&head[..], &[0; HEAD_BYTES_MAX]].concat();
+            let parsed = Head::parse(&bytes, ChecksumKind::Crc32c);
+            assert_eq!(matches!(parsed, Parsed::Head(_)), is_one, "{records} in {body_bytes}");
+        }
     }
 
     #[test]
