@@ -225,6 +225,7 @@ impl Lockstep {
             fsync_policy: policies[random.index(policies.len())],
             preallocate: random.chance(1, 2),
             reserve_bytes: 2_048,
+            recycle_max: random.index(3),
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             batch_bytes: 4_096,
             crc: crc32c::crc32c_append,

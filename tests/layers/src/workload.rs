@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 /// Random settings, with segments so small that a few appends fill one. Every third log writes
-/// through `io_uring` what is at least a block.
+/// through `io_uring` what is at least a block, and two of three recycle what was deleted.
 pub fn config(dir: &Path, random: &mut Random) -> WalConfig {
     let window = Duration::from_micros(500);
     let policies = [FsyncPolicy::Always, FsyncPolicy::Batch(window), FsyncPolicy::Os];
@@ -25,6 +25,7 @@ pub fn config(dir: &Path, random: &mut Random) -> WalConfig {
         checksum: if is_one_in_four(random) { ChecksumKind::Xxh3 } else { ChecksumKind::Crc32c },
         reserve_size: random.chance(1, 2).then_some(4 << 10),
         uring_size: random.chance(1, 3).then_some(4 << 10),
+        recycle_segments: random.index(3),
         ..WalConfig::in_dir(dir)
     }
 }

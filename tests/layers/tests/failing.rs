@@ -53,6 +53,7 @@ fn settings(folder: &Path, nth: u64) -> WalConfig {
         batch_size: 8 << 10,
         preallocate: nth.is_multiple_of(2),
         uring_size: nth.is_multiple_of(3).then_some(4 << 10),
+        recycle_segments: usize::from(nth.is_multiple_of(5)),
         fsync_policy: FsyncPolicy::Os,
         ..WalConfig::in_dir(folder.join("wal"))
     }
