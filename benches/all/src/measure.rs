@@ -311,6 +311,15 @@ const WARM_UP: usize = 64;
 fn warm_up(log: &dyn Log, work: Work) -> Outcome<()> {
     let records = records(work);
     (0..WARM_UP).try_for_each(|at| log.append(0, &records[at % records.len()], work.level()))?;
+    if let Work::Deleting { records: count, .. } = work {
+        // Until segments have been deleted, and their files come again where a log does that.
+        let batch: Vec<&[u8]> = (0..count).map(|at| &records[at % records.len()][..]).collect();
+        let mut deletion = Deletion::new(work, count);
+        for _ in 0..deletion.every * DELETED_SEGMENTS_BEFORE {
+            log.append_batch(0, &batch, work.level())?;
+            deletion.after_batch(log)?;
+        }
+    }
     log.flush()
 }
 
@@ -342,7 +351,8 @@ fn read_back(
     } else {
         log.read_all(&mut see)?
     };
-    if strange > 0 || found != expected {
+    // Of what was deleted, as much is left as the log sees fit.
+    if strange > 0 || (found != expected && !setup.deletes) {
         return Err(format!(
             "{expected} records were appended, {found} were read back, {strange} of them changed"
         )
@@ -406,11 +416,6 @@ fn append_batches(
     let batch: Vec<&[u8]> = (0..count).map(|at| &records[at % records.len()][..]).collect();
     let mut times = Vec::new();
     let mut deletion = Deletion::new(work, count);
-    // Until segments have been deleted, and their files come again where a log does that.
-    for _ in 0..deletion.every * DELETED_SEGMENTS_BEFORE {
-        log.append_batch(0, &batch, work.level())?;
-        deletion.after_batch(&**log)?;
-    }
     let clock = Clock::start();
     let mut budget = Budget::new(scale, count * work.record_bytes());
     let start = Instant::now();

@@ -141,8 +141,7 @@ impl Work {
             tasks: matches!(self, Self::Tasks { .. }),
             level: self.level(),
             deletes: matches!(self, Self::Deleting { .. }),
-            // Of what is deleted nothing can be read.
-            reads: reads && !matches!(self, Self::Deleting { .. }),
+            reads,
         }
     }
 }
