@@ -6,7 +6,8 @@
 //!
 //! A bug that no layer catches shows a hole in the tests; so does a layer that catches nothing that
 //! another does not. `kills` fills the whole table; `kills --slice` is for every day: it runs a few
-//! bugs, other ones each day, each against the cheapest layer that the table says catches it.
+//! bugs, other ones each day, each against the cheapest layer that the table says catches it; and
+//! `kills --untried` runs what rows lack that are older than a layer.
 //!
 //! **Architecture Invariant:** the checkout itself is never changed, only copies under `target/`.
 
@@ -40,10 +41,12 @@ pub(crate) struct Options {
     pub(crate) bugs: Vec<String>,
     pub(crate) jobs: usize,
     pub(crate) slice: bool,
+    /// Only layers that have not been tried on a bug.
+    pub(crate) untried: bool,
 }
 
 impl Options {
-    pub(crate) const ALL: Self = Self { bugs: Vec::new(), jobs: 1, slice: false };
+    pub(crate) const ALL: Self = Self { bugs: Vec::new(), jobs: 1, slice: false, untried: false };
 }
 
 /// `cargo xtask kills`.
@@ -79,16 +82,18 @@ fn load(root: &Path) -> Result<(Vec<Bug>, Table), String> {
 
 fn run_matrix(root: &Path, options: &Options) -> Result<(), String> {
     let (bugs, table) = load(root)?;
-    let chosen: VecDeque<&Bug> = bugs
+    let chosen: VecDeque<(&Bug, Row)> = bugs
         .iter()
         .filter(|bug| options.bugs.is_empty() || options.bugs.contains(&bug.name))
+        .map(|bug| (bug, table.begin_row(bug, options.untried)))
+        .filter(|(_, row)| row.untried().next().is_some())
         .collect();
     if chosen.is_empty() {
-        return Err("no bug of that name stands in tests/kills".to_string());
+        return Err("there is no such bug in tests/kills, or nothing left to try".to_string());
     }
     let first = Workshop::new(root, 1)?;
     println!("without a bug:");
-    let limits = measure(&first)?;
+    let limits = measure(&first, &chosen)?;
     let (queue, table) = (Mutex::new(chosen), Mutex::new(table));
     let failures = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
@@ -98,8 +103,8 @@ fn run_matrix(root: &Path, options: &Options) -> Result<(), String> {
             scope.spawn(move || {
                 let work = || {
                     let workshop = Workshop::new(root, number)?;
-                    while let Some(bug) = lock(queue).pop_front() {
-                        if let Err(why) = one(root, &workshop, bug, bugs, limits, table) {
+                    while let Some((bug, row)) = lock(queue).pop_front() {
+                        if let Err(why) = one(root, &workshop, bug, row, bugs, limits, table) {
                             println!("{why}");
                             lock(failures).push(why);
                         }
@@ -120,12 +125,15 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs every layer without a bug: all must pass, and it says how long each may take.
-fn measure(workshop: &Workshop) -> Result<Vec<Duration>, String> {
-    let all: Vec<&Layer> = LAYERS.iter().collect();
-    let programs = workshop.build(&all)?;
-    let mut limits = Vec::new();
-    for (layer, program) in LAYERS.iter().zip(&programs) {
+/// Runs the layers that any row lacks without a bug: all must pass, and it says how long each may
+/// take.
+fn measure(workshop: &Workshop, chosen: &VecDeque<(&Bug, Row)>) -> Result<Vec<Duration>, String> {
+    let is_wanted = |at: &usize| chosen.iter().any(|(_, row)| row.untried().any(|it| it == *at));
+    let wanted: Vec<usize> = (0..LAYERS.len()).filter(is_wanted).collect();
+    let layers: Vec<&Layer> = wanted.iter().map(|at| &LAYERS[*at]).collect();
+    let programs = workshop.build(&layers)?;
+    let mut limits = vec![PATIENCE; LAYERS.len()];
+    for ((at, layer), program) in wanted.iter().zip(layers).zip(&programs) {
         let start = Instant::now();
         let verdict = workshop.run("none", layer, program, Duration::from_mins(20))?;
         let elapsed = start.elapsed();
@@ -133,41 +141,40 @@ fn measure(workshop: &Workshop) -> Result<Vec<Duration>, String> {
         if verdict != Verdict::Survives {
             return Err(format!("{} fails without any bug: {verdict:?}", layer.name));
         }
-        limits.push(PATIENCE + elapsed * PATIENCE_FACTOR);
+        limits[*at] += elapsed * PATIENCE_FACTOR;
     }
     Ok(limits)
 }
 
-/// Plants one bug, runs all layers, and writes its row.
+/// Plants one bug, runs the layers that its row lacks, and writes it.
 fn one(
     root: &Path,
     workshop: &Workshop,
     bug: &Bug,
+    mut row: Row,
     bugs: &[Bug],
     limits: &[Duration],
     table: &Mutex<Table>,
 ) -> Result<(), String> {
     let start = Instant::now();
     let planted = workshop.plant(bug)?;
-    let all: Vec<&Layer> = LAYERS.iter().collect();
-    let programs = workshop.build(&all).map_err(|why| format!("{}: {why}", bug.name))?;
+    let untried: Vec<usize> = row.untried().collect();
+    let layers: Vec<&Layer> = untried.iter().map(|at| &LAYERS[*at]).collect();
+    let programs = workshop.build(&layers).map_err(|why| format!("{}: {why}", bug.name))?;
     let built = start.elapsed();
-    let (mut marks, mut test) = (Vec::new(), String::new());
-    for ((layer, program), limit) in LAYERS.iter().zip(&programs).zip(limits) {
-        marks.push(match workshop.run(&bug.name, layer, program, *limit)? {
+    for (at, program) in untried.into_iter().zip(&programs) {
+        row.marks[at] = match workshop.run(&bug.name, &LAYERS[at], program, limits[at])? {
             Verdict::Survives => Mark::Missed,
             Verdict::Hangs => Mark::Hangs,
             Verdict::Caught(by) => {
-                if test.is_empty() {
-                    test = by;
+                if !row.marks[..at].contains(&Mark::Caught) {
+                    row.test = by;
                 }
                 Mark::Caught
             }
-        });
+        };
     }
     drop(planted);
-    let row =
-        Row { bug: bug.name.clone(), what: bug.what.clone(), breaks: bug.breaks(), marks, test };
     println!(
         "{:<34} {} built in {:.0} s, {:.0} s in all; {}",
         bug.name,

@@ -54,7 +54,8 @@ Commands:
   prove [--seconds N]  the simulator, the crash tests and then the layers (real file systems),
                        optimised, each for about N seconds (60)
   kills [--bug NAME].. plants each bug of tests/kills and writes into docs/PROOF.md which tests
-                       catch it; `--jobs N` at a time; `--slice`: a few, as `test` does
+                       catch it; `--jobs N` at a time; `--slice`: a few, as `test` does;
+                       `--untried`: only what rows lack that are older than a layer
   mutants [--shard K/N] changes core in small ways with cargo-mutants, a part of it (0/30)
 
 Options:
@@ -150,6 +151,7 @@ fn parse_kills(words: &[&str]) -> Result<Command, String> {
         let mut value = || words.next().ok_or_else(|| format!("`{word}` needs a value"));
         match *word {
             "--slice" => options.slice = true,
+            "--untried" => options.untried = true,
             "--bug" => options.bugs.push((*value()?).to_string()),
             "--jobs" => {
                 let jobs = value()?.parse().ok().filter(|jobs| (1..=64).contains(jobs));
@@ -203,8 +205,10 @@ mod tests {
         check("prove --seconds 0", &Err("`--seconds 0`: expected a whole number above zero"));
         check("test --slow", &Err("`--slow` is not an option of `test`"));
         check("kills", &Ok(Command::Kills(kills::Options::ALL)));
-        let one = kills::Options { bugs: vec!["x".to_string()], jobs: 2, slice: false };
+        let one = kills::Options { bugs: vec!["x".to_string()], jobs: 2, ..kills::Options::ALL };
         check("kills --jobs 2 --bug x", &Ok(Command::Kills(one)));
+        let rest = kills::Options { untried: true, ..kills::Options::ALL };
+        check("kills --untried", &Ok(Command::Kills(rest)));
         check("kills --bug", &Err("`--bug` needs a value"));
         check("kills --all", &Err("`--all` is not an option of `kills`"));
         check("dance", &Err("there is no command `dance`"));

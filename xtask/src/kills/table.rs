@@ -51,6 +51,12 @@ impl Row {
         self.marks.iter().any(|mark| matches!(mark, Mark::Caught | Mark::Hangs))
     }
 
+    /// The layers that have not been tried, by their numbers.
+    pub(super) fn untried(&self) -> impl Iterator<Item = usize> {
+        let marks = self.marks.iter().enumerate();
+        marks.filter(|(_, mark)| **mark == Mark::Untried).map(|(at, _)| at)
+    }
+
     /// The marks in one word.
     pub(super) fn summary(&self) -> String {
         self.marks.iter().map(|mark| mark.text()).collect()
@@ -92,6 +98,18 @@ impl Table {
         let (_, table, _) = split(&page)?;
         let rows = table.lines().filter_map(Row::parse);
         Ok(Self { rows: rows.map(|row| (row.bug.clone(), row)).collect() })
+    }
+
+    /// A bug's row before anything is run: what is known of it, if that is to be kept.
+    pub(super) fn begin_row(&self, bug: &Bug, keeps: bool) -> Row {
+        let known = self.rows.get(&bug.name).filter(|_| keeps).cloned();
+        known.unwrap_or_else(|| Row {
+            bug: bug.name.clone(),
+            what: bug.what.clone(),
+            breaks: bug.breaks(),
+            marks: vec![Mark::Untried; LAYERS.len()],
+            test: String::new(),
+        })
     }
 
     pub(super) fn put(&mut self, row: Row) {
