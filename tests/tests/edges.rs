@@ -967,3 +967,33 @@ fn what_is_cut_is_counted_to_the_byte() {
     assert_eq!((report.bytes_cut(), report.last_lsn), (77, Lsn::new(5)));
     assert_eq!(disk.content(name).unwrap().len(), from);
 }
+
+#[test]
+fn a_link_that_is_gone_is_damage_though_other_records_have_its_numbers() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"1").unwrap();
+    let entries = [Entry::from(&Record::put(b"key", b"a batch")); 5];
+    log.append_batch(&entries, Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let truncate = |disk: &mut Disk, log: &mut Log<Memory>, last: u64| {
+        log.truncate_after(Lsn::new(last)).unwrap();
+        run(disk, log);
+        assert_eq!(log.take_request_result(), Some(Ok(())));
+    };
+    // The batch stays, of which two records are kept. Others take the numbers of the rest.
+    truncate(&mut disk, &mut log, 3);
+    for value in [b"4", b"5", b"6"] {
+        append(&mut disk, &mut log, value).unwrap();
+    }
+    let second = FileId::Segment(log.durable().end.segment).name();
+    truncate(&mut disk, &mut log, 5);
+    drop(log);
+    disk.damage(second, |bytes| bytes[72..128].fill(0));
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
+    let refused = recover(&mut disk, start(&strict, 7, 7), |_, _| Go::On(None)).unwrap();
+    assert!(matches!(refused, Err(RecoveryError::Damaged(_))), "{refused:?}");
+    let damage = recovered(&mut disk, &config()).1.damage.expect("two records are gone");
+    assert_eq!(damage.durable, Lsn::new(5));
+    assert!(recovered(&mut disk, &strict).1.damage.is_none(), "it is mended");
+}
