@@ -969,7 +969,7 @@ fn what_is_cut_is_counted_to_the_byte() {
 }
 
 #[test]
-fn a_link_that_is_gone_is_damage_though_other_records_have_its_numbers() {
+fn a_link_that_is_gone_lets_nothing_truncated_come_back() {
     let mut disk = Disk::with_sectors(512);
     let mut log = open(&mut disk);
     append(&mut disk, &mut log, b"1").unwrap();
@@ -993,7 +993,14 @@ fn a_link_that_is_gone_is_damage_though_other_records_have_its_numbers() {
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
     let refused = recover(&mut disk, start(&strict, 7, 7), |_, _| Go::On(None)).unwrap();
     assert!(matches!(refused, Err(RecoveryError::Damaged(_))), "{refused:?}");
-    let damage = recovered(&mut disk, &config()).1.damage.expect("two records are gone");
-    assert_eq!(damage.durable, Lsn::new(5));
-    assert!(recovered(&mut disk, &strict).1.damage.is_none(), "it is mended");
+    let report = recovered(&mut disk, &config()).1;
+    let damage = report.damage.expect("two records are gone");
+    assert_eq!((report.last_lsn, damage.first_lost), (Lsn::new(3), Lsn::new(4)));
+    assert_eq!((damage.last_lost, damage.durable), (Lsn::new(5), Lsn::new(5)));
+    // Nor does the next opening show them, with or without an append in between.
+    for last in [3, 4] {
+        let mut log = open_with(&mut disk, &strict);
+        assert_eq!(log.appended().lsn, Lsn::new(last));
+        assert_eq!(append(&mut disk, &mut log, b"on it goes"), Ok(Lsn::new(last + 1)));
+    }
 }

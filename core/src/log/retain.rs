@@ -374,6 +374,10 @@ impl<B: Buffer> Log<B> {
             is_clean: false,
             ..self.manifest
         });
+        let durable_in = manifest.durable.end.segment;
+        let holder = self.segments().find(|info| info.segment == durable_in);
+        let durable_first = holder.map_or(Lsn::ZERO, |info| info.first_lsn);
+        let manifest = Manifest { durable_first, ..manifest };
         self.manifest_running = Some(manifest);
         let file = FileId::Manifest;
         let id = self.issue(Job::Manifest(purpose), Operation::Write, Some(file));

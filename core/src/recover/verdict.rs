@@ -36,7 +36,7 @@ use crate::log::{SegmentEnd, SegmentInfo};
 use crate::scan::{Hole, ScanReport};
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
-use crate::wire::manifest::{MANIFEST_BYTES, Manifest};
+use crate::wire::manifest::{Cap, MANIFEST_BYTES, Manifest};
 use crate::wire::name::{FileId, FileName, Quarantined};
 use crate::wire::seal::Index;
 use alloc::string::String;
@@ -285,9 +285,24 @@ impl Files {
         {
             holder.cap = Some(cap.lsn);
         }
+        end_before_lost_link(&mut arranged, manifest);
         let stale = stale.into_iter().copied().collect();
         let first_lsn = manifest.first_lsn;
         Ok(Arrangement { live: arranged, first_lsn, stale, missing })
+    }
+}
+
+/// Ends the segment before one whose link is lost where the manifest says that this one began: what
+/// stands there behind may have been truncated.
+fn end_before_lost_link(arranged: &mut [Arranged], manifest: &Manifest) {
+    let Position { segment, offset } = manifest.durable.end;
+    let index = arranged.iter().position(|file| file.segment == segment && !file.is_linked());
+    let Some(before) = index.and_then(|index| arranged.get_mut(index.checked_sub(1)?)) else {
+        return;
+    };
+    if manifest.durable_first > Lsn::ZERO && offset > FRAMES_OFFSET && before.end.is_none() {
+        let last = manifest.durable_first.previous();
+        before.cap = Some(before.cap.map_or(last, |cap| cap.min(last)));
     }
 }
 
@@ -790,8 +805,11 @@ impl Judge<'_> {
     }
 
     fn new_manifest(&self, kept: &Kept, end: Position, is_damage: bool) -> Manifest {
+        let active = kept.active.as_ref().map(|active| active.link.first_lsn);
+        let durable_first = active.or(kept.sealed.last().map(|info| info.first_lsn));
         let mut manifest = Manifest {
             durable: Watermark { lsn: kept.last_lsn, end },
+            durable_first: durable_first.unwrap_or_default(),
             is_clean: false,
             ..self.walk.manifest
         };
@@ -809,6 +827,13 @@ impl Judge<'_> {
             // What an earlier truncation took off stays dead, unless the log now ends before that.
             manifest.cap =
                 manifest.cap.filter(|cap| last >= Some(cap.segment) && kept.last_lsn >= cap.lsn);
+            let mut live = self.walk.arrangement.live.iter();
+            let ended = live.find(|live| Some(live.segment) == last && live.cap.is_some());
+            manifest.cap = manifest.cap.or(ended.map(|ended| Cap {
+                segment: ended.segment,
+                lsn: kept.last_lsn,
+                resume: spare.unwrap_or(kept.next_segment),
+            }));
             if first.is_none() {
                 manifest.first_segment = spare.unwrap_or(kept.next_segment);
                 manifest.first_lsn = kept.last_lsn.next();

@@ -21,7 +21,8 @@
 //!      88      8  cap: segment that the log was truncated in; 0 when it was not
 //!      96      8  cap: last LSN that was kept
 //!     104      8  cap: first segment id given after the truncation
-//!     112     12  zero
+//!     112      8  durable: first LSN of that segment; 0 when it is not known
+//!     120      4  zero
 //!     124      4  CRC32C of bytes 0 to 123
 //! ```
 
@@ -45,7 +46,8 @@ const DURABLE_LSN_AT: usize = DURABLE_OFFSET_AT + 8;
 const CAP_SEGMENT_AT: usize = DURABLE_LSN_AT + 8;
 const CAP_LSN_AT: usize = CAP_SEGMENT_AT + 8;
 const CAP_RESUME_AT: usize = CAP_LSN_AT + 8;
-const CHECKSUM_AT: usize = CAP_RESUME_AT + 20;
+const DURABLE_FIRST_AT: usize = CAP_RESUME_AT + 8;
+const CHECKSUM_AT: usize = DURABLE_FIRST_AT + 12;
 /// How long a slot is.
 pub const SLOT_BYTES: usize = CHECKSUM_AT + 4;
 const _: () = assert!(SLOT_BYTES == 128);
@@ -81,6 +83,9 @@ pub struct Manifest {
     pub last_segment: SegmentId,
     /// What was durable when the slot was written.
     pub durable: Watermark,
+    /// The first LSN of the segment that `durable` ends in, which says where the log before it ends
+    /// when the segment's own link is lost. Zero: not known.
+    pub durable_first: Lsn,
     /// Whether the log was closed, with its end at `durable`.
     pub is_clean: bool,
     /// The truncation that new segments do not yet show.
@@ -97,6 +102,7 @@ impl Manifest {
             first_lsn: Lsn::FIRST,
             last_segment: SegmentId::NONE,
             durable: Watermark { lsn: Lsn::ZERO, end: Position::new(SegmentId::NONE, 0) },
+            durable_first: Lsn::ZERO,
             is_clean: false,
             cap: None,
         }
@@ -127,6 +133,7 @@ impl Manifest {
             (CAP_SEGMENT_AT, cap.segment.get()),
             (CAP_LSN_AT, cap.lsn.get()),
             (CAP_RESUME_AT, cap.resume.get()),
+            (DURABLE_FIRST_AT, self.durable_first.get()),
         ];
         for (at, number) in numbers {
             bytes[at..at + 8].copy_from_slice(&number.to_le_bytes());
@@ -183,6 +190,7 @@ impl Manifest {
                 lsn: lsn(DURABLE_LSN_AT),
                 end: Position::new(segment(DURABLE_SEGMENT_AT), u64_at(bytes, DURABLE_OFFSET_AT)),
             },
+            durable_first: lsn(DURABLE_FIRST_AT),
             is_clean: bytes[CLEAN_AT] == 1,
             cap: (cap.segment != SegmentId::NONE).then_some(cap),
         }))
@@ -229,6 +237,7 @@ mod tests {
             generation: 1,
             last_segment: SegmentId::new(4),
             is_clean: true,
+            durable_first: Lsn::new(7),
             cap: Some(Cap {
                 segment: SegmentId::new(2),
                 lsn: Lsn::new(9),

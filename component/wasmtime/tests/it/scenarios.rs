@@ -205,6 +205,7 @@ fn facts(manifest: &[u8]) -> Vec<u8> {
     facts.truncate(124);
     if facts[10] == 0 {
         facts[64..88].fill(0);
+        facts[112..120].fill(0);
     }
     facts
 }
