@@ -442,16 +442,15 @@ impl Disk {
         }
     }
 
-    /// Changes bytes of a file on the device, and in the cache where they were the same there. What
-    /// was not synced stays.
+    /// Changes bytes of a file on the device. A read sees that, but for what was written since and
+    /// not synced.
     pub fn corrupt(&mut self, name: FileName, change: impl FnOnce(&mut [u8])) {
         if let Ok(file) = self.file(name) {
-            let before = file.durable.clone();
             change(&mut file.durable);
-            let both = file.durable.iter().zip(before);
-            for (content, (durable, before)) in file.content.iter_mut().zip(both) {
-                if *durable != before && *content == before {
-                    *content = *durable;
+            if !file.is_false {
+                file.content.clone_from(&file.durable);
+                for change in &file.changes {
+                    apply(&mut file.content, change);
                 }
             }
         }

@@ -970,6 +970,17 @@ fn what_is_cut_is_counted_to_the_byte() {
 
 #[test]
 fn a_link_that_is_gone_lets_nothing_truncated_come_back() {
+    lose_a_link(false);
+}
+
+#[test]
+fn nor_where_the_log_went_on_in_a_third_segment() {
+    lose_a_link(true);
+}
+
+/// Truncates inside a batch, appends, truncates that and, it may be, appends again: then the link of
+/// the second segment goes.
+fn lose_a_link(goes_on: bool) {
     let mut disk = Disk::with_sectors(512);
     let mut log = open(&mut disk);
     append(&mut disk, &mut log, b"1").unwrap();
@@ -988,6 +999,9 @@ fn a_link_that_is_gone_lets_nothing_truncated_come_back() {
     }
     let second = FileId::Segment(log.durable().end.segment).name();
     truncate(&mut disk, &mut log, 5);
+    if goes_on {
+        append(&mut disk, &mut log, b"a third segment").unwrap();
+    }
     drop(log);
     disk.damage(second, |bytes| bytes[72..128].fill(0));
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
@@ -996,7 +1010,8 @@ fn a_link_that_is_gone_lets_nothing_truncated_come_back() {
     let report = recovered(&mut disk, &config()).1;
     let damage = report.damage.expect("two records are gone");
     assert_eq!((report.last_lsn, damage.first_lost), (Lsn::new(3), Lsn::new(4)));
-    assert_eq!((damage.last_lost, damage.durable), (Lsn::new(5), Lsn::new(5)));
+    let durable = Lsn::new(5 + u64::from(goes_on));
+    assert_eq!((damage.last_lost, damage.durable), (durable, durable));
     // Nor does the next opening show them, with or without an append in between.
     for last in [3, 4] {
         let mut log = open_with(&mut disk, &strict);

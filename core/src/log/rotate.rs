@@ -197,12 +197,14 @@ impl<B: Buffer> Log<B> {
             from = self.seal_active()?;
         }
         let first_lsn = self.appended.lsn.next();
+        let previous = self.segments().last().map_or(first_lsn, |info| info.first_lsn);
         let start = Mark { offset: FRAMES_OFFSET, lsn: self.appended.lsn };
         self.open.push_back(Open {
             identity,
             link: Link {
                 first_lsn,
                 previous_end: from,
+                previous_records: u32::try_from(first_lsn.since(previous)).unwrap_or(0),
                 opened: self.now,
                 durable: self.durable.lsn,
             },

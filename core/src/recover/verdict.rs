@@ -285,24 +285,40 @@ impl Files {
         {
             holder.cap = Some(cap.lsn);
         }
-        end_before_lost_link(&mut arranged, manifest);
+        end_before_lost_links(&mut arranged, manifest);
         let stale = stale.into_iter().copied().collect();
         let first_lsn = manifest.first_lsn;
         Ok(Arrangement { live: arranged, first_lsn, stale, missing })
     }
 }
 
-/// Ends the segment before one whose link is lost where the manifest says that this one began: what
-/// stands there behind may have been truncated.
-fn end_before_lost_link(arranged: &mut [Arranged], manifest: &Manifest) {
-    let Position { segment, offset } = manifest.durable.end;
-    let index = arranged.iter().position(|file| file.segment == segment && !file.is_linked());
-    let Some(before) = index.and_then(|index| arranged.get_mut(index.checked_sub(1)?)) else {
-        return;
-    };
-    if manifest.durable_first > Lsn::ZERO && offset > FRAMES_OFFSET && before.end.is_none() {
-        let last = manifest.durable_first.previous();
-        before.cap = Some(before.cap.map_or(last, |cap| cap.min(last)));
+/// Ends the segment before one whose link is lost where something else says that this one began, or
+/// before what certainly came later: what stands behind may have been truncated.
+fn end_before_lost_links(arranged: &mut [Arranged], manifest: &Manifest) {
+    for index in 1..arranged.len() {
+        if arranged[index].is_linked() || arranged[index - 1].end.is_some() {
+            continue;
+        }
+        let segment = arranged[index].segment;
+        let later = arranged[index + 1..].iter().find_map(|later| match later.link {
+            LinkState::Written(link) => Some(link),
+            LinkState::Unwritten | LinkState::Broken => None,
+        });
+        let is_next = |link: &Link| link.previous_end.segment == segment;
+        let first = match later {
+            Some(link) if is_next(&link) => {
+                let records = u64::from(link.previous_records);
+                Some(Lsn::new(link.first_lsn.get().saturating_sub(records)))
+            }
+            Some(link) => Some(link.first_lsn),
+            None => {
+                let Position { segment: durable, offset } = manifest.durable.end;
+                let is_known = durable == segment && offset > FRAMES_OFFSET;
+                Some(manifest.durable_first).filter(|first| is_known && *first > Lsn::ZERO)
+            }
+        };
+        let before = &mut arranged[index - 1];
+        before.cap = before.cap.into_iter().chain(first.map(Lsn::previous)).min();
     }
 }
 

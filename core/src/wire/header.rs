@@ -18,7 +18,7 @@
 //!      68      4  CRC32C of bytes 0 to 67
 //!                 link: zeros until the log moves in, then written with its first batch
 //!      72      4  magic "LINK"
-//!      76      4  zero
+//!      76      4  records in the segment before; 0 when that is not known
 //!      80      8  first LSN
 //!      88      8  id of the segment before; 0 when there is none
 //!      96      8  where the frames of the segment before end; 0 when there is none
@@ -61,7 +61,8 @@ const IDENTITY_CHECKSUM_AT: usize = EARLIER_LSN_AT + 4;
 /// How long the first half is, and where the second begins.
 pub const IDENTITY_BYTES: usize = IDENTITY_CHECKSUM_AT + 4;
 
-const FIRST_LSN_AT: usize = 8;
+const PREVIOUS_RECORDS_AT: usize = LINK_MAGIC.len();
+const FIRST_LSN_AT: usize = PREVIOUS_RECORDS_AT + 4;
 const PREVIOUS_SEGMENT_AT: usize = FIRST_LSN_AT + 8;
 const PREVIOUS_END_AT: usize = PREVIOUS_SEGMENT_AT + 8;
 const OPENED_AT: usize = PREVIOUS_END_AT + 8;
@@ -153,6 +154,9 @@ pub struct Link {
     pub first_lsn: Lsn,
     /// The segment before, and where its frames end. [`SegmentId::NONE`] when there is none.
     pub previous_end: Position,
+    /// How many records that segment holds, which says where it began when its own link is lost.
+    /// Zero: not known.
+    pub previous_records: u32,
     /// When the log moved into this segment.
     pub opened: Time,
     /// What was durable at that time.
@@ -301,7 +305,9 @@ impl Link {
     /// The bytes of the second half, tied to the first.
     pub fn encode(&self, identity: &Identity, crc: Crc32cFn) -> [u8; LINK_BYTES] {
         let mut bytes = [0; LINK_BYTES];
-        bytes[..LINK_MAGIC.len()].copy_from_slice(LINK_MAGIC);
+        bytes[..PREVIOUS_RECORDS_AT].copy_from_slice(LINK_MAGIC);
+        bytes[PREVIOUS_RECORDS_AT..FIRST_LSN_AT]
+            .copy_from_slice(&self.previous_records.to_le_bytes());
         let numbers = [
             (FIRST_LSN_AT, self.first_lsn.get()),
             (PREVIOUS_SEGMENT_AT, self.previous_end.segment.get()),
@@ -336,6 +342,7 @@ impl Link {
         LinkState::Written(Self {
             first_lsn: Lsn::new(u64_at(link, FIRST_LSN_AT)),
             previous_end: Position::new(previous, u64_at(link, PREVIOUS_END_AT)),
+            previous_records: u32_at(link, PREVIOUS_RECORDS_AT),
             opened: Time::from_micros(u64_at(link, OPENED_AT)),
             durable: Lsn::new(u64_at(link, DURABLE_AT)),
         })
@@ -360,6 +367,7 @@ mod tests {
         let link = Link {
             first_lsn: Lsn::new(100),
             previous_end: Position::new(SegmentId::new(2), 4_711),
+            previous_records: 17,
             opened: Time::from_micros(12),
             durable: Lsn::new(98),
         };
