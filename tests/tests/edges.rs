@@ -1019,3 +1019,20 @@ fn lose_a_link(goes_on: bool) {
         assert_eq!(append(&mut disk, &mut log, b"on it goes"), Ok(Lsn::new(last + 1)));
     }
 }
+
+#[test]
+fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"durable").unwrap();
+    log.append(&Entry::from(&Record::put(b"key", b"with the kernel")), Level::Os).unwrap();
+    run(&mut disk, &mut log);
+    drop(log);
+    disk.corrupt(FileId::Segment(SegmentId::FIRST).name(), |bytes| bytes[100] ^= 1);
+    let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config() };
+    let report = recovered(&mut disk, &salvage).1;
+    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+    disk.crash_by(512, |_| 0);
+    let report = recovered(&mut disk, &salvage).1;
+    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+}

@@ -933,7 +933,11 @@ impl Judge<'_> {
         let recent = kept.sealed.iter().rev().take(1).map(|info| info.segment);
         let active = kept.active.as_ref().map(|active| active.identity.segment);
         let spare = kept.spare.map(|identity| identity.segment);
-        let recent = recent.chain(active).chain(spare);
+        // A salvaged log also goes on behind the numbers of records that it does not show.
+        let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
+        let counted = live.filter(|(_, walked)| !cuts && walked.report.is_some());
+        let counted = counted.map(|(arranged, _)| arranged.segment);
+        let recent = recent.chain(active).chain(spare).chain(counted);
         acts.extend(recent.map(|segment| Act::Sync(FileId::Segment(segment).name())));
         (acts, manifest)
     }
@@ -966,7 +970,7 @@ impl Judge<'_> {
             Act::Rename(to.new_name(), to.name()),
             Act::SyncDir(Folder::Quarantine),
         ]);
-        mark_moved(ranges, segment, to.name());
+        mark_moved(ranges, segment, end, to.name());
     }
 
     /// Moves everything from the break on into quarantine: the rest of its segment by copy, later
@@ -991,7 +995,7 @@ impl Judge<'_> {
                 Act::SyncDir(Folder::Quarantine),
                 Act::SyncDir(Folder::Log),
             ]);
-            mark_moved(ranges, segment, to.name());
+            mark_moved(ranges, segment, u64::MAX, to.name());
         }
     }
 
@@ -1025,9 +1029,10 @@ impl Judge<'_> {
     }
 }
 
-fn mark_moved(ranges: &mut [Range], segment: SegmentId, to: FileName) {
+/// Notes where the bytes of a segment up to `end` have gone.
+fn mark_moved(ranges: &mut [Range], segment: SegmentId, end: u64, to: FileName) {
     let file = FileId::Segment(segment).name();
-    for range in ranges.iter_mut().filter(|range| range.file == file) {
+    for range in ranges.iter_mut().filter(|range| range.file == file && range.end <= end) {
         range.moved_to = Some(to);
     }
 }
