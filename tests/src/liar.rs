@@ -19,6 +19,7 @@ use seawall_core::command::Command;
 use seawall_core::config::RecoveryPolicy;
 use seawall_core::log::Log;
 use seawall_core::recover::{RecoveryError, Report};
+use seawall_core::wire::frame::HEAD_BYTES_MAX;
 use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::name::{FileId, FileName};
 
@@ -148,8 +149,10 @@ impl World {
     fn floor(&self) -> u64 {
         let Some(suspicion) = &self.suspicion else { return self.oracle.durable() };
         let intact = self.oracle.frames_within(0, self.oracle.durable()).filter(|frame| {
-            frame.last <= self.oracle.durable()
-                && !suspicion.touches(frame.segment, frame.start, frame.end)
+            // A batch begins with its head, before its first record.
+            let start = frame.start.saturating_sub(HEAD_BYTES_MAX as u64);
+            let is_hit = suspicion.touches(frame.segment, start, frame.end);
+            frame.last <= self.oracle.durable() && !is_hit
         });
         intact.map(|frame| frame.claim).max().unwrap_or(0)
     }
