@@ -478,9 +478,9 @@ impl SegmentScan {
         let lsn_max = search.stale_lsn.plus(self.at / BATCH_RECORD_BYTES_MIN).plus(1 << 16);
         let mut lsn = head.lsn_from(search.stale_lsn);
         while head.checksum != digest.at(Place { salt, segment, offset: self.at, lsn }) {
-            lsn = lsn.plus(1 << 16);
-            if lsn > lsn_max {
-                return false;
+            match next_with_low_bits(lsn) {
+                Some(next) if next <= lsn_max => lsn = next,
+                _ => return false,
             }
         }
         let end = self.at + head.frame_bytes;
@@ -504,7 +504,7 @@ impl SegmentScan {
             if digest.at(place) == head.checksum {
                 return Some(lsn);
             }
-            lsn = lsn.plus(1 << 16);
+            lsn = next_with_low_bits(lsn)?;
         }
         None
     }
@@ -655,6 +655,11 @@ const fn next_low(head: &Head) -> u16 {
     head.lsn_low.wrapping_add(head.count as u16)
 }
 
+/// The next LSN with the same low 16 bits; `None` where numbers end.
+fn next_with_low_bits(lsn: Lsn) -> Option<Lsn> {
+    lsn.get().checked_add(1 << 16).map(Lsn::new)
+}
+
 fn count_zeros(input: &[u8]) -> usize {
     let mut blocks = input.chunks_exact(4_096);
     let whole = blocks.by_ref().take_while(|block| crate::wire::is_zero(block)).count() * 4_096;
@@ -726,6 +731,20 @@ mod tests {
         assert_eq!((last.end, last.resumes, last.is_zero), (bytes.len() as u64, None, false));
         // However the bytes come in, it is the same.
         assert_eq!(scan(&bytes, 97), report);
+    }
+
+    #[test]
+    fn a_search_where_numbers_end_comes_to_an_end() {
+        let mut bytes = random_frames(3, 2_000);
+        bytes[9] ^= 1;
+        let lsn = Lsn::new(u64::MAX - 9);
+        let earlier = Earlier { segment: SegmentId::FIRST, salt: 7, lsn };
+        for earlier in [None, Some(earlier)] {
+            let limit = bytes.len() as u64;
+            let mut scan = SegmentScan::new(ScanStart { earlier, lsn, ..start(limit) });
+            scan.feed(&bytes, |found| panic!("{found:?}"));
+            assert_eq!(scan.into_report().records, 0);
+        }
     }
 
     #[test]
