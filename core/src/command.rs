@@ -134,8 +134,8 @@ pub struct Truncate {
 
 /// Give the file `from` the name `to`, and replace what stands there.
 ///
-/// Where one segment's file is to become another's, which [`Config::recycle_max`] asks for, the host
-/// refuses as long as anybody may still read the old one.
+/// Where one segment's file is to become another's, which [`Config::recycle_max`] asks for, the
+/// host refuses as long as anybody may still read the old one.
 ///
 /// [`Config::recycle_max`]: crate::config::Config::recycle_max
 #[derive(Debug)]

@@ -978,8 +978,8 @@ fn nor_where_the_log_went_on_in_a_third_segment() {
     lose_a_link(true);
 }
 
-/// Truncates inside a batch, appends, truncates that and, it may be, appends again: then the link of
-/// the second segment goes.
+/// Truncates inside a batch, appends, truncates that and, it may be, appends again: then the link
+/// of the second segment goes.
 fn lose_a_link(goes_on: bool) {
     let mut disk = Disk::with_sectors(512);
     let mut log = open(&mut disk);
