@@ -1036,3 +1036,23 @@ fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
     let report = recovered(&mut disk, &salvage).1;
     assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
 }
+
+#[test]
+fn a_close_makes_all_durable_before_it_calls_the_end_clean() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &Config { fsync_policy: FsyncPolicy::Os, ..config() });
+    for value in [b"one", b"two"] {
+        log.append(&Entry::from(&Record::put(b"key", value)), Level::Buffered).unwrap();
+    }
+    log.close().unwrap();
+    while let Some(command) = log.poll_command() {
+        if command.file() == Some(FileId::Manifest) {
+            assert_eq!(log.durable().lsn, Lsn::new(2), "before the end is called clean");
+        }
+        log.complete(disk.execute(command, None));
+    }
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    disk.crash_by(512, |_| 0);
+    let report = recovered(&mut disk, &config()).1;
+    assert_eq!((report.last_lsn, report.was_clean), (Lsn::new(2), true));
+}

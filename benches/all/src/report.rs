@@ -75,8 +75,6 @@ pub(crate) const OURS_URING: &str = "seawall, uring";
 pub(crate) const OURS_RECYCLED: &str = "seawall, recycled";
 /// The same with both.
 pub(crate) const OURS_RECYCLED_URING: &str = "seawall, recycled, uring";
-/// Seawall as a WebAssembly component.
-pub(crate) const OURS_COMPONENT: &str = "seawall in wasm";
 
 fn rate(measured: &Measured) -> Option<f64> {
     (measured.seconds > 0.0).then(|| measured.count as f64 / measured.seconds)
