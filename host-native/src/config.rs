@@ -45,8 +45,9 @@ pub struct WalConfig {
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///
     /// Their blocks are written and their pages often in memory, so that whoever deletes as fast as
-    /// he appends writes long batches up to twice as fast. They hold their space until then; a full
-    /// disk, a close and the next opening give it back. A file that a reader has open, here or in
+    /// he appends writes long batches up to twice as fast. Opening after a crash sums them as well,
+    /// about 2 GiB a second. They hold their space until then; a full disk, a close and the next
+    /// opening give it back. A file that a reader has open, here or in
     /// another process, is removed as ever. Unix only: elsewhere all are.
     pub recycle_segments: usize,
     /// What to do about damage to what had been durable. Default: end the log before it and keep
