@@ -297,7 +297,9 @@ impl SegmentScan {
         if input.len() < HEAD_BYTES_MAX && !reaches_limit && self.search.is_some() {
             return false;
         }
-        if self.looks_back(input) {
+        // Not while it looks at a candidate again.
+        let is_searching = self.search.as_ref().is_some_and(|search| search.resume.is_none());
+        if is_searching && (self.looks_back(input) || self.passes_zeros(input)) {
             return true;
         }
         if input.is_empty() {
@@ -306,19 +308,18 @@ impl SegmentScan {
             }
             return reaches_limit;
         }
-        if self.passes_zeros(input) {
-            return true;
-        }
         match Head::parse(input, self.start.checksum) {
-            Parsed::Head(head) if self.tries_stale(&head) => {
-                self.summing = Some(self.begin_sum(head, input));
-            }
-            Parsed::Head(head) if self.is_plausible(&head) => {
-                if self.search.as_ref().is_some_and(|search| search.resume.is_none()) {
+            Parsed::Head(head) if is_searching => {
+                if self.tries_stale(&head) {
+                    self.summing = Some(self.begin_sum(head, input));
+                } else if self.is_plausible(&head) {
                     self.put_off(&head, input);
                 } else {
-                    self.summing = Some(self.begin_sum(head, input));
+                    self.reject(true);
                 }
+            }
+            Parsed::Head(head) if self.is_plausible(&head) => {
+                self.summing = Some(self.begin_sum(head, input));
             }
             Parsed::Short | Parsed::Zeros if input.len() < HEAD_BYTES_MAX && !reaches_limit => {
                 return false;
@@ -331,13 +332,10 @@ impl SegmentScan {
     /// Whether what begins here is to be summed at once: the last frame of the file's earlier life
     /// has just ended.
     fn tries_stale(&mut self, head: &Head) -> bool {
-        let Some(search) = &mut self.search else { return false };
         let bytes = head.frame_bytes;
-        let is_due = search.is_stale_due
-            && search.resume.is_none()
+        let is_due = self.search.as_ref().is_some_and(|search| search.is_stale_due)
             && bytes <= self.start.limit - self.at
             && bytes <= self.work.fitting;
-        search.is_stale_due &= search.resume.is_some();
         if is_due {
             self.work.fitting -= bytes;
         }
@@ -368,9 +366,6 @@ impl SegmentScan {
     /// be summed in vain, make it worth that.
     fn looks_back(&mut self, input: &[u8]) -> bool {
         let Some(search) = &mut self.search else { return false };
-        if search.resume.is_some() {
-            return false;
-        }
         while let Some(candidate) = search.pop_ended(self.at) {
             if candidate.end < self.at {
                 // What it reached into has turned out to be something else.
@@ -394,7 +389,7 @@ impl SegmentScan {
     /// Passes over zeros, up to where a candidate ends.
     fn passes_zeros(&mut self, input: &[u8]) -> bool {
         let Some(search) = &self.search else { return false };
-        if search.resume.is_some() || input[0] != 0 {
+        if input.first() != Some(&0) {
             return false;
         }
         let next_end = search.candidates.peek().map_or(u64::MAX, |Reverse(next)| next.end);
@@ -475,14 +470,10 @@ impl SegmentScan {
             return false;
         };
         let Earlier { segment, salt, .. } = earlier;
-        let lsn_max = search.stale_lsn.plus(self.at / BATCH_RECORD_BYTES_MIN).plus(1 << 16);
-        let mut lsn = head.lsn_from(search.stale_lsn);
-        while head.checksum != digest.at(Place { salt, segment, offset: self.at, lsn }) {
-            match next_with_low_bits(lsn) {
-                Some(next) if next <= lsn_max => lsn = next,
-                _ => return false,
-            }
-        }
+        let first = Place { salt, segment, offset: self.at, lsn: search.stale_lsn };
+        // The earlier life's first LSN is known but for its low bits.
+        let ahead_max = self.at / BATCH_RECORD_BYTES_MIN + (1 << 16);
+        let Some(lsn) = matching_lsn(head, digest, first, ahead_max) else { return false };
         let end = self.at + head.frame_bytes;
         let from = if search.stale.1 == self.at { search.stale.0 } else { self.at };
         search.stale = (from, end);
@@ -496,17 +487,9 @@ impl SegmentScan {
 
     /// The LSN with which the checksum holds.
     fn lsn_of(&self, head: &Head, digest: &Digest) -> Option<Lsn> {
-        let lost_max = self.records_lost_max();
-        let mut lsn = head.lsn_from(self.lsn);
-        while lsn.since(self.lsn) <= lost_max {
-            let place =
-                Place { salt: self.start.salt, segment: self.start.segment, offset: self.at, lsn };
-            if digest.at(place) == head.checksum {
-                return Some(lsn);
-            }
-            lsn = next_with_low_bits(lsn)?;
-        }
-        None
+        let ScanStart { salt, segment, .. } = self.start;
+        let first = Place { salt, segment, offset: self.at, lsn: self.lsn };
+        matching_lsn(head, digest, first, self.records_lost_max())
     }
 
     fn accept(&mut self, found: &Found) {
@@ -655,9 +638,17 @@ const fn next_low(head: &Head) -> u16 {
     head.lsn_low.wrapping_add(head.count as u16)
 }
 
-/// The next LSN with the same low 16 bits; `None` where numbers end.
-fn next_with_low_bits(lsn: Lsn) -> Option<Lsn> {
-    lsn.get().checked_add(1 << 16).map(Lsn::new)
+/// The LSN with which the checksum of a frame holds, of those that its head allows: the one in
+/// `first` or at most `ahead_max` further on.
+fn matching_lsn(head: &Head, digest: &Digest, first: Place, ahead_max: u64) -> Option<Lsn> {
+    let mut lsn = head.lsn_from(first.lsn);
+    while lsn.since(first.lsn) <= ahead_max {
+        if digest.at(Place { lsn, ..first }) == head.checksum {
+            return Some(lsn);
+        }
+        lsn = Lsn::new(lsn.get().checked_add(1 << 16)?);
+    }
+    None
 }
 
 fn count_zeros(input: &[u8]) -> usize {

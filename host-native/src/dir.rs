@@ -109,8 +109,11 @@ impl Dir {
         if !file.metadata()?.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
-        if access == Access::Read && name.is_segment() {
-            self.hold(&file, name)?;
+        #[cfg(unix)]
+        {
+            if access == Access::Read && name.is_segment() {
+                self.hold(&file, name)?;
+            }
         }
         Ok(file)
     }
@@ -126,13 +129,6 @@ impl Dir {
         let (ours, named) = (file.metadata()?, self.folder.symlink_metadata(name.to_string())?);
         let is_named = (ours.dev(), ours.ino()) == (named.dev(), named.ino());
         if is_named { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
-    }
-
-    /// Nobody recycles files here.
-    #[cfg(not(unix))]
-    #[allow(clippy::unnecessary_wraps, clippy::unused_self, reason = "as on other platforms")]
-    fn hold(&self, _file: &File, _name: FileName) -> io::Result<()> {
-        Ok(())
     }
 
     /// Makes a file; what stands under its name goes first, so that nobody's open handle is written
@@ -197,9 +193,15 @@ impl Dir {
     }
 }
 
+/// Where a lock keeps nobody from reading and writing, and so tells who has a file open. Elsewhere
+/// nothing is recycled.
+const LOCKS_ARE_ADVISORY: bool = cfg!(unix);
+
 /// Holds an open segment's file, see [`Dir::open`].
-#[cfg(unix)]
 pub(crate) fn hold(file: &File) -> io::Result<()> {
+    if !LOCKS_ARE_ADVISORY {
+        return Ok(());
+    }
     match file.try_lock_shared() {
         // A file system without locks: nobody can have a file to himself, to recycle it.
         Ok(()) | Err(TryLockError::Error(_)) => Ok(()),
@@ -208,24 +210,14 @@ pub(crate) fn hold(file: &File) -> io::Result<()> {
 }
 
 /// Takes an open segment's file for ourselves, until it is unlocked or closed.
-#[cfg(unix)]
 pub(crate) fn take(file: &File) -> io::Result<()> {
+    if !LOCKS_ARE_ADVISORY {
+        return Err(io::ErrorKind::Unsupported.into());
+    }
     file.try_lock().map_err(|error| match error {
         TryLockError::WouldBlock => io::ErrorKind::ResourceBusy.into(),
         TryLockError::Error(error) => error,
     })
-}
-
-/// Locks keep others from reading and writing on some platforms: nothing is recycled there.
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "as on other platforms")]
-pub(crate) fn hold(_file: &File) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(not(unix))]
-pub(crate) fn take(_file: &File) -> io::Result<()> {
-    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Makes a folder, and those above it that are missing, each durable by a sync of its parent. The

@@ -516,17 +516,23 @@ impl Reading {
         self.cursor.fill(done.offset, done.bytes, done.is_short);
     }
 
+    /// Begins with the first of these segments, or waits until there is one.
+    fn enter_first(&mut self, segments: Vec<SegmentInfo>) {
+        self.next_segments = segments.into();
+        if let Some(info) = self.next_segments.pop_front() {
+            self.waits_for_segment = false;
+            self.enter(info);
+            self.visited.retain(|(visited, _)| visited.segment > info.segment);
+        }
+    }
+
     /// Segments came, went or were cut: is what comes next still there?
     fn look_again(&mut self) -> Result<(), Error> {
         let (segments, first) = self.source.segments();
         let next_lsn = self.next_lsn;
         let current = self.cursor.segment().segment;
         if self.waits_for_segment {
-            if let Some(info) = segments.first().copied() {
-                self.waits_for_segment = false;
-                self.next_segments = segments.into_iter().skip(1).collect();
-                self.enter(info);
-            }
+            self.enter_first(segments);
             return Ok(());
         }
         let Some(index) = segments.iter().position(|info| info.segment == current) else {
@@ -538,11 +544,7 @@ impl Reading {
                 return Err(Error::Truncated { last: self.source.end(self.visibility).1 });
             }
             // All of the segment had been read when it was deleted.
-            self.next_segments = segments.into();
-            if let Some(info) = self.next_segments.pop_front() {
-                self.enter(info);
-                self.visited.retain(|(visited, _)| visited.segment > info.segment);
-            }
+            self.enter_first(segments);
             return Ok(());
         };
         if segments[index].end != self.cursor.segment().end {

@@ -219,8 +219,9 @@ fn readers_follow_writes_that_go_past_the_page_cache() {
 /// Files of deleted segments that become segments again, and readers who still have them open.
 #[cfg(unix)]
 mod recycling {
-    use seawall::blocking::{Reader, Wal};
+    use seawall::blocking::Wal;
     use seawall::{Error, FsyncPolicy, Lsn, Record, Start, Visibility, WalConfig};
+    use seawall_tests::records::{read_all, record_bytes};
     use std::fs::File;
     use std::os::unix::fs::MetadataExt;
     use std::path::Path;
@@ -235,7 +236,7 @@ mod recycling {
     }
 
     fn value(lsn: u64) -> Vec<u8> {
-        (0..1_000).map(|at| ((lsn * 31 + at) % 251).to_le_bytes()[0]).collect()
+        record_bytes(lsn, 1_000)
     }
 
     /// Appends until the log is in the segment of this number.
@@ -268,14 +269,11 @@ mod recycling {
         wal.delete_segments_before(wal.stats().last_lsn).unwrap();
     }
 
-    /// Reads what is left, and says how many records that were.
-    fn read(mut reader: Reader) -> u64 {
-        let mut count = 0;
-        while let Some((entry, _)) = reader.next_record().unwrap() {
-            assert_eq!(entry.value, value(entry.lsn.get()));
-            count += 1;
-        }
-        count
+    /// Reads all, and says how many records that were.
+    fn read(wal: &Wal) -> u64 {
+        let entries = read_all(wal);
+        assert!(entries.iter().all(|entry| entry.value == value(entry.lsn.get())));
+        entries.len() as u64
     }
 
     #[test]
@@ -301,7 +299,7 @@ mod recycling {
         assert_eq!(recycled.len(), 2, "{before:?} {after:?}");
         assert_eq!(recycled[0].0, 1, "the oldest first: {recycled:?}");
         let first = wal.stats().first_lsn;
-        assert_eq!(read(wal.iter().unwrap()), wal.stats().last_lsn.next().since(first));
+        assert_eq!(read(&wal), wal.stats().last_lsn.next().since(first));
         // What waits when the log is closed goes.
         delete_before_last(&wal);
         let first = wal.stats().first_lsn;
@@ -310,7 +308,7 @@ mod recycling {
         assert_eq!(files(dir.path()).len(), 1);
         let (wal, info) = Wal::open(config(dir.path())).unwrap();
         assert!(!info.corruption_detected && info.report.was_clean, "{info:?}");
-        assert_eq!(read(wal.iter().unwrap()), last.next().since(first));
+        assert_eq!(read(&wal), last.next().since(first));
     }
 
     #[test]

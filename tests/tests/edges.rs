@@ -14,7 +14,7 @@ use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::{Go, Opened, recover, start};
-use seawall_tests::random::Random;
+use seawall_tests::records::record_bytes;
 use std::time::Duration;
 
 fn config() -> Config {
@@ -30,9 +30,18 @@ fn config() -> Config {
 }
 
 fn run(disk: &mut Disk, log: &mut Log<Memory>) {
+    run_failing(disk, log, |_| None);
+}
+
+/// Runs all that is due, and has fail what `fault` says.
+fn run_failing(
+    disk: &mut Disk,
+    log: &mut Log<Memory>,
+    mut fault: impl FnMut(&Command<Memory>) -> Option<Fault>,
+) {
     while let Some(command) = log.poll_command() {
-        let done = disk.execute(command, None);
-        log.complete(done);
+        let fault = fault(&command);
+        log.complete(disk.execute(command, fault));
     }
 }
 
@@ -707,12 +716,6 @@ fn a_truncation_that_cannot_read_its_segment_cuts_nothing() {
     assert_eq!(open(&mut disk).appended().lsn, Lsn::new(41));
 }
 
-/// Bytes without pattern.
-fn random_bytes(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut random = Random::new(seed);
-    (0..bytes).map(|_| random.number().to_le_bytes()[0]).collect()
-}
-
 #[test]
 fn damage_to_a_long_value_is_no_torn_tail() {
     let config = Config {
@@ -725,7 +728,7 @@ fn damage_to_a_long_value_is_no_torn_tail() {
     let mut log = open_with(&mut disk, &config);
     let mut ends = Vec::new();
     for seed in 1..=5 {
-        append(&mut disk, &mut log, &random_bytes(seed, 300 << 10)).unwrap();
+        append(&mut disk, &mut log, &record_bytes(seed, 300 << 10)).unwrap();
         ends.push(log.durable().end.offset);
     }
     drop(log);
@@ -772,21 +775,33 @@ fn what_a_bounded_search_gave_up_is_kept() {
     assert!(report.ranges.iter().all(|range| range.kind != RangeKind::Torn), "it was cut");
 }
 
-/// A log that recycles, and has just moved into a file that was its first segment's.
-fn recycled(disk: &mut Disk, checksum: ChecksumKind) -> (Config, Log<Memory>) {
-    let config = Config { recycle_max: 1, preallocate: true, checksum, ..config() };
-    let mut log = open_with(disk, &config);
-    while log.segments().count() < 3 {
+/// A log that had so many segments, of which all but the last were deleted.
+fn deleted(disk: &mut Disk, config: &Config, segments: usize) -> Log<Memory> {
+    let mut log = open_with(disk, config);
+    while log.segments().count() < segments {
         append(disk, &mut log, &[7; 500]).unwrap();
     }
     log.delete_before(log.appended().lsn).unwrap();
     run(disk, &mut log);
     assert_eq!(log.take_request_result(), Some(Ok(())));
-    let last = log.segments().last().unwrap().segment;
-    // The next one is ready already; the one after that is made of the first.
-    while log.segments().last().unwrap().segment < SegmentId::new(last.get() + 2) {
-        append(disk, &mut log, &[8; 500]).unwrap();
+    log
+}
+
+/// Appends until the log has moved on so many times.
+fn move_on(disk: &mut Disk, log: &mut Log<Memory>, segments: u64) {
+    let active = |log: &Log<Memory>| log.segments().last().unwrap().segment.get();
+    let wanted = active(log) + segments;
+    while active(log) < wanted {
+        append(disk, log, &[8; 500]).unwrap();
     }
+}
+
+/// A log that recycles, and has just moved into a file that was its first segment's.
+fn recycled(disk: &mut Disk, checksum: ChecksumKind) -> (Config, Log<Memory>) {
+    let config = Config { recycle_max: 1, preallocate: true, checksum, ..config() };
+    let mut log = deleted(disk, &config, 3);
+    // The next one is ready already; the one after that is made of the first.
+    move_on(disk, &mut log, 2);
     (config, log)
 }
 
@@ -840,19 +855,11 @@ fn damage_in_a_recycled_segment_is_told() {
 fn a_recycled_segment_that_was_never_moved_into_is_a_spare() {
     let mut disk = Disk::with_sectors(512);
     let config = Config { recycle_max: 1, preallocate: true, ..config() };
-    let mut log = open_with(&mut disk, &config);
-    while log.segments().count() < 3 {
-        append(&mut disk, &mut log, &[7; 500]).unwrap();
-    }
-    log.delete_before(log.appended().lsn).unwrap();
-    run(&mut disk, &mut log);
-    let next = log.segments().last().unwrap().segment.next();
-    while log.segments().last().unwrap().segment < next {
-        append(&mut disk, &mut log, &[8; 500]).unwrap();
-    }
-    let last = log.durable().lsn;
+    let mut log = deleted(&mut disk, &config, 3);
+    move_on(&mut disk, &mut log, 1);
+    let (active, last) = (log.segments().last().unwrap().segment, log.durable().lsn);
     drop(log);
-    let spare = FileId::Segment(next.next()).name();
+    let spare = FileId::Segment(active.next()).name();
     let before = disk.content(spare).unwrap().to_vec();
     assert!(before.len() > 4_000, "it is the first segment's file");
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
@@ -865,34 +872,22 @@ fn a_recycled_segment_that_was_never_moved_into_is_a_spare() {
 fn what_waits_to_be_recycled_goes_when_the_disk_is_full_or_it_cannot_be_had() {
     let mut disk = Disk::with_sectors(512);
     let config = Config { recycle_max: 2, ..config() };
-    let mut log = open_with(&mut disk, &config);
-    while log.segments().count() < 5 {
-        append(&mut disk, &mut log, &[7; 500]).unwrap();
-    }
-    let names = |disk: &Disk| disk.names().filter(|name| name.is_segment()).count();
-    let before = names(&disk);
-    log.delete_before(log.appended().lsn).unwrap();
-    run(&mut disk, &mut log);
-    assert_eq!(names(&disk), before - 2, "four were deleted, two are kept");
+    let mut log = deleted(&mut disk, &config, 5);
+    let names = disk.names().filter(|name| name.is_segment()).count();
+    assert_eq!(names, 2 + 2, "four were deleted, two are kept beside the last and the next");
     // A reader has the first of them open.
     let record = Record::put(b"key", &[8; 500]);
     let mut refused = 0;
     while refused == 0 {
-        while log.append(&Entry::from(&record), Level::Disk).is_err() {
-            let Some(command) = log.poll_command() else { break };
-            let is_recycling = matches!(&command, Command::Rename(c) if c.from.is_segment());
+        // Or there is no segment yet to put it in.
+        log.append(&Entry::from(&record), Level::Disk).ok();
+        run_failing(&mut disk, &mut log, |command| {
+            let is_recycling = matches!(command, Command::Rename(c) if c.from.is_segment());
             refused += u32::from(is_recycling);
-            log.complete(disk.execute(command, is_recycling.then_some(Fault::Fails)));
-        }
-        while refused == 0
-            && let Some(command) = log.poll_command()
-        {
-            let is_recycling = matches!(&command, Command::Rename(c) if c.from.is_segment());
-            refused += u32::from(is_recycling);
-            log.complete(disk.execute(command, is_recycling.then_some(Fault::Fails)));
-        }
+            is_recycling.then_some(Fault::Fails)
+        });
     }
-    run(&mut disk, &mut log);
+    assert_eq!(refused, 1, "one segment is made at a time");
     assert!(disk.content(FileId::Segment(SegmentId::FIRST).name()).is_none());
     let second = FileId::Segment(SegmentId::new(2)).name();
     assert!(disk.content(second).is_some());
@@ -940,10 +935,9 @@ fn a_manifest_that_cannot_be_written_ends_the_log() {
         let mut disk = Disk::with_sectors(512);
         let mut log = filled(&mut disk, 40);
         log.delete_before(Lsn::new(30)).unwrap();
-        while let Some(command) = log.poll_command() {
-            let is_manifest = command.file() == Some(FileId::Manifest);
-            log.complete(disk.execute(command, is_manifest.then_some(fault)));
-        }
+        run_failing(&mut disk, &mut log, |command| {
+            (command.file() == Some(FileId::Manifest)).then_some(fault)
+        });
         let result = log.take_request_result().unwrap();
         assert_eq!(matches!(result, Err(RequestError::Poisoned(_))), is_end, "{result:?}");
         let refused = log.append(&Entry::from(&Record::put(b"k", b"")), Level::Disk);

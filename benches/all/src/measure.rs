@@ -201,7 +201,7 @@ pub(crate) fn prepare(
     let records = records(work);
     let count = scale.prepared_records(work);
     let many = if work == Work::OpenCrashed(Left::Batches) { BATCH } else { 1 };
-    let batch: Vec<&[u8]> = (0..many).map(|at| &records[at % records.len()][..]).collect();
+    let batch = batch_of(&records, many);
     let mut left = usize::try_from(count)?;
     while left > 0 {
         match &batch[..many.min(left)] {
@@ -313,7 +313,7 @@ fn warm_up(log: &dyn Log, work: Work) -> Outcome<()> {
     (0..WARM_UP).try_for_each(|at| log.append(0, &records[at % records.len()], work.level()))?;
     if let Work::Deleting { records: count, .. } = work {
         // Until segments have been deleted, and their files come again where a log does that.
-        let batch: Vec<&[u8]> = (0..count).map(|at| &records[at % records.len()][..]).collect();
+        let batch = batch_of(&records, count);
         let mut deletion = Deletion::new(work, count);
         for _ in 0..deletion.every * DELETED_SEGMENTS_BEFORE {
             log.append_batch(0, &batch, work.level())?;
@@ -372,6 +372,11 @@ fn append(log: &Arc<dyn Log>, work: Work, scale: &Scale) -> Outcome<Measured> {
     Ok(clock.stop(budget.done() as u64, budget.bytes()))
 }
 
+/// So many records for one append.
+fn batch_of(records: &[Vec<u8>], count: usize) -> Vec<&[u8]> {
+    records.iter().map(Vec::as_slice).cycle().take(count).collect()
+}
+
 /// So many segments are filled and deleted before the clock starts.
 const DELETED_SEGMENTS_BEFORE: usize = 6;
 
@@ -413,7 +418,7 @@ fn append_batches(
     scale: &Scale,
 ) -> Outcome<Measured> {
     let records = records(work);
-    let batch: Vec<&[u8]> = (0..count).map(|at| &records[at % records.len()][..]).collect();
+    let batch = batch_of(&records, count);
     let mut times = Vec::new();
     let mut deletion = Deletion::new(work, count);
     let clock = Clock::start();
