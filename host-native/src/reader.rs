@@ -562,7 +562,10 @@ impl Reading {
     }
 
     fn limit_now(&self) -> u64 {
-        let (visible, _) = self.source.end(self.visibility);
+        self.limit_at(self.source.end(self.visibility).0)
+    }
+
+    fn limit_at(&self, visible: Watermark) -> u64 {
         let info = self.cursor.segment();
         let frames_end = info.end.map_or(u64::MAX, |end| end.frames_end);
         match visible.end.segment.cmp(&info.segment) {
@@ -572,7 +575,8 @@ impl Reading {
         }
     }
 
-    /// Sees whether more may be shown by now, here or in the next segment.
+    /// Sees whether more may be shown by now, here or in the next segment. It decides all by one
+    /// look at the end: between two the segment may have ended.
     fn go_on(&mut self) -> Result<bool, Error> {
         let (visible, _) = self.source.end(self.visibility);
         let current = self.cursor.segment();
@@ -581,7 +585,7 @@ impl Reading {
             self.look_again()?;
             return Ok(self.cursor.segment().end.is_some());
         }
-        let limit = self.limit_now();
+        let limit = self.limit_at(visible);
         if limit > self.limit {
             self.limit = limit;
             return Ok(true);

@@ -190,6 +190,32 @@ fn followers_see_every_record_and_the_end() {
 }
 
 #[test]
+fn a_reader_sees_all_that_is_durable_while_segments_end() {
+    check(|dir| {
+        let wal = open(config(dir));
+        wal.append(&record(&[1; 1_500])).unwrap();
+        let mut reader = wal.iter().unwrap();
+        let reading = wal.clone();
+        let reading = thread::spawn(move || {
+            let mut seen = 0;
+            for _ in 0..6 {
+                let durable = reading.stats().durable_lsn.get();
+                while let Some((entry, _)) = reader.next_record().unwrap() {
+                    seen += 1;
+                    assert_eq!(entry.lsn, Lsn::new(seen));
+                }
+                assert!(seen >= durable, "{durable} are durable, and it says that {seen} are all");
+            }
+        });
+        for _ in 0..5 {
+            wal.append(&record(&[1; 1_500])).unwrap();
+        }
+        reading.join().unwrap();
+        wal.close().unwrap();
+    });
+}
+
+#[test]
 fn a_request_that_waits_for_another_is_served() {
     check(|dir| {
         let wal = open(config(dir));

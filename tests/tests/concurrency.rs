@@ -1,11 +1,11 @@
 //! Threads and tasks at once, with rotation, deletion and readers beside them: everybody is woken,
 //! nothing is lost, and a deadline never hangs (invariants 7, 18 to 20).
 
-use seawall::{FsyncPolicy, Level, Lsn, Record, WalConfig, blocking};
-use seawall_tests::interpose::{Watch, writes_frames};
+use seawall::{Call, Fault, FsyncPolicy, Interpose, Level, Lsn, Record, WalConfig, blocking};
+use seawall_tests::interpose::writes_frames;
 use seawall_tests::records::{read_all, record_bytes};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -128,31 +128,46 @@ fn deletions_without_anything_to_delete_return() {
     ended.recv_timeout(Duration::from_secs(30)).expect("somebody was never woken");
 }
 
+/// Holds the next write of frames, once it is told to.
+#[derive(Debug, Default)]
+struct Hold(Mutex<Option<(Sender<()>, Receiver<()>)>>);
+
+impl Hold {
+    /// The first channel tells that the write has come, and the other lets it go on.
+    fn next_write(&self) -> (Receiver<()>, Sender<()>) {
+        let (begun, has_begun) = channel();
+        let (release, is_released) = channel();
+        *self.0.lock().unwrap() = Some((begun, is_released));
+        (has_begun, release)
+    }
+}
+
+impl Interpose for Hold {
+    fn before(&self, call: &Call) -> Option<Fault> {
+        let held = if writes_frames(call) { self.0.lock().unwrap().take() } else { None };
+        if let Some((begun, is_released)) = held {
+            begun.send(()).unwrap();
+            is_released.recv().unwrap();
+        }
+        None
+    }
+}
+
 /// Who is done while others wait for the next write wakes one of them to make it.
 #[test]
 fn who_is_done_hands_over() {
     let temp = tempfile::tempdir().unwrap();
-    let watch = Arc::new(Watch::default());
+    let hold = Arc::new(Hold::default());
     let config = WalConfig {
         fsync_policy: FsyncPolicy::Always,
-        interpose: Some(watch.clone()),
+        interpose: Some(hold.clone()),
         ..WalConfig::in_dir(temp.path())
     };
     let (wal, _) = blocking::Wal::open(config).unwrap();
     let wal = Arc::new(wal);
     // Whatever a log does at its first append is done.
     wal.append(&Record::put(b"k", b"first")).unwrap();
-    let (begun, has_begun) = channel();
-    let (release, is_released) = channel::<()>();
-    let is_released = Mutex::new(is_released);
-    let mut is_first = true;
-    watch.set(move |call| {
-        if writes_frames(call) && std::mem::take(&mut is_first) {
-            begun.send(()).unwrap();
-            is_released.lock().unwrap().recv().unwrap();
-        }
-        None
-    });
+    let (has_begun, release) = hold.next_write();
     let (done, is_done) = channel();
     let appends = |number: u8| {
         let (wal, done) = (wal.clone(), done.clone());
@@ -175,6 +190,43 @@ fn who_is_done_hands_over() {
     let mut numbers: Vec<u8> = (0..4).map(|_| is_done.recv_timeout(limit).unwrap()).collect();
     numbers.sort_unstable();
     assert_eq!(numbers, [1, 2, 3, 4]);
+}
+
+/// The file is shorter then than it will be.
+#[test]
+fn a_segment_whose_last_frames_are_not_written_yet_is_not_mapped() {
+    let temp = tempfile::tempdir().unwrap();
+    let hold = Arc::new(Hold::default());
+    let config = WalConfig {
+        max_segment_size: 4 << 10,
+        preallocate: false,
+        map_sealed: true,
+        interpose: Some(hold.clone()),
+        ..WalConfig::in_dir(temp.path())
+    };
+    let (wal, _) = blocking::Wal::open(config).unwrap();
+    let value = |lsn| record_bytes(lsn, 500);
+    let append = |lsn, level| wal.append_with(&Record::put(b"", &value(lsn)), level).unwrap();
+    append(1, Level::Disk);
+    // It opens its segment at the first record.
+    let mut reader = wal.iter().unwrap();
+    let (has_begun, release) = hold.next_write();
+    std::thread::scope(|scope| {
+        scope.spawn(|| append(2, Level::Disk));
+        has_begun.recv().unwrap();
+        let mut last = 2;
+        while wal.stats().segments.len() < 2 {
+            last += 1;
+            append(last, Level::Buffered);
+        }
+        assert_eq!(reader.next_record().unwrap().unwrap().0.value, value(1));
+        assert!(reader.next_record().unwrap().is_none());
+        release.send(()).unwrap();
+        wal.sync().unwrap();
+        for lsn in 2..=last {
+            assert_eq!(reader.next_record().unwrap().unwrap().0.value, value(lsn));
+        }
+    });
 }
 
 /// The page cache must not keep what stood there before a write went past it. Short writes go

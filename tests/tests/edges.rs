@@ -15,6 +15,7 @@ use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::{Go, Opened, recover, start};
 use seawall_tests::records::record_bytes;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 fn config() -> Config {
@@ -644,6 +645,83 @@ fn a_copy_to_quarantine_that_fails_is_made_again() {
     let from = wanted.windows(kept.len()).position(|window| window == kept);
     assert!(from.is_some_and(|from| from <= 700 && from + kept.len() > 700));
     assert!(kept.len() as u64 > end.frames_end - 1_300);
+}
+
+/// Segments that stand in quarantine whole.
+fn moved(disk: &Disk) -> BTreeSet<SegmentId> {
+    let whole = disk.names().filter_map(|name| match name.file {
+        FileId::Quarantined(of) if of.offset.is_none() && !name.is_new => Some(of.segment),
+        _ => None,
+    });
+    whole.collect()
+}
+
+#[test]
+fn a_move_to_quarantine_may_be_cut_short_anywhere() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 60);
+    let (info, _) = sealed(&log);
+    let later: BTreeSet<_> = log.segments().skip(1).map(|later| later.segment).collect();
+    assert!(later.len() > 2);
+    drop(log);
+    disk.damage(FileId::Segment(info.segment).name(), |bytes| bytes[700] ^= 1);
+    let config = Config { scan: RecoveryScan::Full, ..config() };
+    let kept = recovered(&mut disk.clone(), &config).0.appended().lsn;
+    for stop in 0.. {
+        let mut disk = disk.clone();
+        let mut left = stop;
+        let ended = recover(&mut disk, start(&config, 7, 7), |_, _| match left {
+            0 => Go::Stop,
+            _ => {
+                left -= 1;
+                Go::On(None)
+            }
+        });
+        disk.kill();
+        let log = recovered(&mut disk, &config).0;
+        assert_eq!(log.appended().lsn, kept, "cut short before command {stop}");
+        assert_eq!(moved(&disk), later, "cut short before command {stop}");
+        if ended.is_some() {
+            break;
+        }
+    }
+}
+
+/// A kill within a request and the loss of the manifest leave what has no gap.
+fn cut_short_without_manifest(request: fn(&mut Log<Memory>) -> Result<(), RequestError>) {
+    let mut disk = Disk::with_sectors(512);
+    drop(filled(&mut disk, 60));
+    for stop in 0.. {
+        let mut disk = disk.clone();
+        let mut log = open(&mut disk);
+        request(&mut log).unwrap();
+        let mut left = stop;
+        while left > 0
+            && let Some(command) = log.poll_command()
+        {
+            log.complete(disk.execute(command, None));
+            left -= 1;
+        }
+        drop(log);
+        disk.kill();
+        disk.lose(FileId::Manifest.name());
+        let (log, report) = recovered(&mut disk, &config());
+        let records = log.appended().lsn.next().since(log.first_lsn());
+        assert_eq!((report.records, report.damage), (records, None), "before command {stop}");
+        if left > 0 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_deletion_cut_short_leaves_no_gap_without_the_manifest() {
+    cut_short_without_manifest(|log| log.delete_before(Lsn::new(60)));
+}
+
+#[test]
+fn a_truncation_cut_short_leaves_no_gap_without_the_manifest() {
+    cut_short_without_manifest(|log| log.truncate_after(Lsn::new(10)));
 }
 
 /// Recovers with every read of segments from `from` on cut short there: the file was longer when
