@@ -255,6 +255,10 @@ impl World {
     fn run_one(&mut self) -> Verdict<bool> {
         let Some(log) = &mut self.log else { return Ok(false) };
         if let Some(command) = log.poll_command() {
+            for other in &self.waiting {
+                let is_kept = !writes_past(&command, other) && !writes_past(other, &command);
+                ensure!(is_kept, 1, "{} beside {}", describe(&command), describe(other));
+            }
             self.waiting.push(command);
         }
         if !self.returned.is_empty() && (self.waiting.is_empty() || self.random.chance(1, 2)) {
@@ -503,6 +507,18 @@ fn note(hash: &mut Hash, command: &Command<Memory>) {
             hash.number(read.buffer.len() as u64);
         }
         _ => {}
+    }
+}
+
+/// Whether a write goes behind where a reservation ends its file. Not every host can make a file
+/// longer that another write makes longer still; some lose what was written.
+fn writes_past(write: &Command<Memory>, reservation: &Command<Memory>) -> bool {
+    match (write, reservation) {
+        (Command::Write(write), Command::Allocate(allocate)) => {
+            let end = write.offset + write.data.as_ref().len() as u64;
+            write.name.file == allocate.name.file && end > allocate.to
+        }
+        _ => false,
     }
 }
 

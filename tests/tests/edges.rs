@@ -578,6 +578,56 @@ fn space_that_cannot_be_reserved_is_asked_for_once_in_a_segment() {
     assert_eq!((asked, log.durable().lsn), (1, Lsn::new(30)));
 }
 
+/// The segment that a full disk takes the log out of again may have space reserved meanwhile.
+#[test]
+fn an_undone_move_waits_for_what_is_reserved() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 1_024, preallocate: true, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let record = Record::put(b"key", &[7; 800]);
+    let put = |log: &mut Log<Memory>| log.append(&Entry::from(&record), Level::Buffered);
+    append(&mut disk, &mut log, b"x").unwrap();
+    // A write of the first segment and a reservation of the second do not return yet.
+    let (mut write, mut reservation) = (None, None);
+    while reservation.is_none() {
+        put(&mut log).unwrap();
+        log.flush(Level::Os).unwrap();
+        while let Some(command) = log.poll_command() {
+            let is_of = |segment| command.file() == Some(FileId::Segment(SegmentId::new(segment)));
+            match &command {
+                Command::Allocate(allocate) if is_of(2) && allocate.from > 0 => {
+                    reservation = Some((allocate.to, command));
+                }
+                Command::Write(_) if log.segments().count() == 2 && write.is_none() => {
+                    write = Some(command);
+                }
+                _ => {
+                    log.complete(disk.execute(command, None));
+                }
+            }
+        }
+    }
+    log.complete(disk.execute(write.unwrap(), Some(Fault::NoSpace)));
+    let (to, reservation) = reservation.unwrap();
+    for _ in 0..20 {
+        while let Some(command) = log.poll_command() {
+            if let Command::Write(write) = &command
+                && write.name.file == FileId::Segment(SegmentId::new(2))
+            {
+                assert!(write.offset + write.data.as_ref().len() as u64 <= to, "it goes behind");
+            }
+            log.complete(disk.execute(command, None));
+        }
+        // Refused until the rollback is over.
+        let _ = put(&mut log);
+        let _ = log.flush(Level::Os);
+    }
+    log.complete(disk.execute(reservation, None));
+    run(&mut disk, &mut log);
+    let last = append(&mut disk, &mut log, b"on it goes").unwrap();
+    assert_eq!(log.durable().lsn, last);
+}
+
 #[test]
 fn a_header_broken_behind_a_torn_tail_is_damage() {
     let mut disk = Disk::with_sectors(512);

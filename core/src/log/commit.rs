@@ -54,7 +54,7 @@ pub(super) struct Rollback {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum RollbackStep {
-    /// Other writes and syncs are still on their way.
+    /// Other writes, syncs and reservations are still on their way.
     Drain,
     Truncating,
     SyncDue,
@@ -263,10 +263,10 @@ impl<B: Buffer> Log<B> {
 
     fn poll_rollback(&mut self) -> Option<Command<B>> {
         let rollback = self.rollback?;
-        let is_syncing = self.open.iter().any(|open| open.is_syncing);
+        let is_busy = self.open.iter().any(|open| open.is_syncing || open.reserving.is_some());
         let name = FileId::Segment(rollback.segment).name();
         let (operation, step) = match rollback.step {
-            RollbackStep::Drain if self.flights.is_empty() && !is_syncing => {
+            RollbackStep::Drain if self.flights.is_empty() && !is_busy => {
                 (Operation::Truncate, RollbackStep::Truncating)
             }
             RollbackStep::SyncDue => (Operation::Sync, RollbackStep::Syncing),

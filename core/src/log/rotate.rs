@@ -297,7 +297,7 @@ impl<B: Buffer> Log<B> {
     /// that is done nothing is written behind it: not every host can make a file longer that
     /// another write makes longer still.
     fn poll_allocation(&mut self) -> Option<Command<B>> {
-        if self.is_closed || self.request.blocks_appends() {
+        if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
         let (limit, step) = (self.config.segment_bytes_max, self.config.reserve_bytes);
