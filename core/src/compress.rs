@@ -175,6 +175,37 @@ mod tests {
     use alloc::vec;
 
     #[test]
+    fn values_are_packed_from_the_threshold_on() {
+        let text = [b'a'; 200];
+        let mut compressor = Compressor::new();
+        for (default, threshold_bytes, packs) in [
+            (Compression::Lz4, 200, true),
+            (Compression::Lz4, 201, false),
+            (Compression::Zstd, 0, true),
+            (Compression::None, 0, false),
+        ] {
+            let record = Record::put(b"k", &text);
+            let entry = compressor.prepare(&record, default, threshold_bytes);
+            let wanted = if packs { default } else { Compression::None };
+            assert_eq!((entry.codec, entry.raw_bytes), (wanted, 200), "{threshold_bytes}");
+        }
+        let nothing = Record::put(b"k", b"").with_compression(Compression::Zstd);
+        let entry = compressor.prepare(&nothing, Compression::None, 0);
+        assert_eq!(entry, Entry::from(&nothing));
+    }
+
+    #[test]
+    fn plain_bytes_are_as_long_as_they_claim() {
+        let mut decompressor = Decompressor::new();
+        let unpacked = decompressor.decompress(Compression::None, b"plain", 5, 5);
+        assert_eq!(unpacked, Ok(&b"plain"[..]));
+        for raw_bytes in [4, 6] {
+            let unpacked = decompressor.decompress(Compression::None, b"plain", raw_bytes, 9);
+            assert_eq!(unpacked, Err(DecompressError::Malformed));
+        }
+    }
+
+    #[test]
     fn what_shrinks_round_trips_and_what_does_not_stays_plain() {
         let text = b"a log is a list that only grows ".repeat(100);
         let noise: Vec<u8> = (0..4_096_u64).map(|i| (crate::log::mix(i) & 0xff) as u8).collect();

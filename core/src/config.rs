@@ -194,3 +194,40 @@ impl fmt::Display for ConfigError {
 }
 
 impl core::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The setting that is refused.
+    fn refused(config: Config) -> Option<&'static str> {
+        config.checked().err().map(|error| error.setting)
+    }
+
+    #[test]
+    fn settings_have_the_bounds_that_are_documented() {
+        let (kib, mib, tib) = (1 << 10, 1 << 20, 1 << 40);
+        for (bytes, is_refused) in
+            [(4 * kib - 1, true), (4 * kib, false), (tib, false), (tib + 1, true)]
+        {
+            let config = Config { segment_bytes_max: bytes, ..Config::default() };
+            assert_eq!(refused(config), is_refused.then_some("segment_bytes_max"), "{bytes}");
+        }
+        for (bytes, is_refused) in
+            [(4 * kib - 1, true), (4 * kib, false), (64 * mib, false), (64 * mib + 1, true)]
+        {
+            let config = Config { batch_bytes: bytes, ..Config::default() };
+            assert_eq!(refused(config), is_refused.then_some("batch_bytes"), "{bytes}");
+        }
+    }
+
+    #[test]
+    fn the_default_takes_the_record_that_is_promised_and_a_segment_limits_it() {
+        let default = Config::default().checked().unwrap();
+        assert_eq!(default.record_bytes_max, 65 << 20);
+        let small = Config { segment_bytes_max: 4 << 10, ..Config::default() }.checked().unwrap();
+        // The header, the footer and the longest head of a frame are taken off.
+        let room = (4 << 10) - HEADER_BYTES as u64 - FOOTER_BYTES - HEAD_BYTES_MAX as u64;
+        assert_eq!(small.record_bytes_max, room);
+    }
+}

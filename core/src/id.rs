@@ -175,3 +175,26 @@ impl Time {
         Self(self.0.saturating_add(micros))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+
+    #[test]
+    fn ids_are_shown_as_people_and_file_names_have_them() {
+        assert_eq!(Position::new(SegmentId::new(12), 345).to_string(), "12:345");
+        let mut id = [0; 16];
+        (id[0], id[15]) = (0xa, 0xff);
+        assert_eq!(LogId(id).to_string(), "0a0000000000000000000000000000ff");
+    }
+
+    #[test]
+    fn milliseconds_are_whole_and_time_ends() {
+        assert_eq!(Time::from_micros(1_234_999).as_millis(), 1_234);
+        assert_eq!(Time::from_millis(7).as_micros(), 7_000);
+        assert_eq!(Time::from_millis(u64::MAX), Time::from_micros(u64::MAX));
+        let last = Time::from_micros(u64::MAX - 1);
+        assert_eq!(last.plus(core::time::Duration::from_micros(5)).as_micros(), u64::MAX);
+    }
+}

@@ -148,3 +148,31 @@ impl<'a> RecordRef<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_expires_at_the_end_of_its_ttl_and_one_without_never_does() {
+        let ttl = Duration::from_millis(5);
+        let written = Time::from_millis(100);
+        let record = Record::put_with_ttl(b"k", b"v", ttl);
+        assert_eq!((record.ttl, record.value), (Some(ttl), &b"v"[..]));
+        let timed = RecordRef {
+            lsn: Lsn::new(1),
+            position: Position::default(),
+            kind: record.kind,
+            key: record.key,
+            stored: record.value,
+            codec: Compression::None,
+            raw_bytes: 1,
+            written_at: Some(written),
+            ttl: record.ttl,
+        };
+        assert!(!timed.is_expired_at(Time::from_micros(104_999)));
+        assert!(timed.is_expired_at(Time::from_millis(105)));
+        let lasting = RecordRef { ttl: None, ..timed };
+        assert!(!lasting.is_expired_at(Time::from_micros(u64::MAX)));
+    }
+}

@@ -641,6 +641,84 @@ mod tests {
         );
     }
 
+    /// Records of every kind, packed in every way, with and without a TTL.
+    fn all_kinds() -> Vec<Entry<'static>> {
+        let mut all = Vec::new();
+        for codec in [Compression::None, Compression::Lz4, Compression::Zstd] {
+            for record in [Record::put(b"key", b"value of it"), Record::delete(b"key")] {
+                for ttl in [None, Some(Duration::from_mins(5))] {
+                    let entry = Entry { codec, ttl, ..Entry::from(&record) };
+                    let is_plain = codec == Compression::None;
+                    let raw_bytes = if is_plain { entry.raw_bytes } else { 1_000 };
+                    all.push(Entry { raw_bytes, ..entry });
+                }
+            }
+        }
+        all
+    }
+
+    /// What the frame in `bytes` holds, put together as it went in.
+    fn entries_of(bytes: &[u8]) -> Vec<Entry<'_>> {
+        let Parsed::Head(head) = Head::parse(bytes, ChecksumKind::Crc32c) else { panic!() };
+        assert!(head.holds(bytes, frame().place, ChecksumKind::Crc32c, frame().crc));
+        let elsewhere = Place { offset: 129, ..frame().place };
+        assert!(!head.holds(bytes, elsewhere, ChecksumKind::Crc32c, frame().crc));
+        assert_eq!(head.durable(frame().place.lsn), Some(frame().durable));
+        let records = head.records(bytes, Lsn::new(9), Position::new(SegmentId::FIRST, 128));
+        records
+            .map(|record| {
+                let RecordRef { kind, key, stored, codec, raw_bytes, written_at, ttl, .. } =
+                    record.unwrap();
+                assert_eq!(written_at, ttl.map(|_| frame().now));
+                Entry { kind, key, stored, codec, raw_bytes, ttl }
+            })
+            .collect()
+    }
+
+    #[test]
+    fn all_of_a_record_comes_back() {
+        let all = all_kinds();
+        for entry in &all {
+            let mut bytes = Vec::new();
+            frame().put_record(&mut bytes, entry);
+            assert_eq!(entries_of(&bytes), [*entry]);
+            assert!(bytes.len() as u64 <= record_frame_bytes_max(entry));
+            let content_bytes = usize::try_from(entry.stored_bytes()).unwrap();
+            for cut in 0..bytes.len() - content_bytes {
+                assert_eq!(Head::parse(&bytes[..cut], ChecksumKind::Crc32c), Parsed::Short);
+            }
+        }
+        let mut bytes = Vec::new();
+        let bytes_max = batch_frame_bytes_max(all.iter().copied(), frame().now);
+        let head_bytes = frame().put_batch(&mut bytes, all.iter().copied());
+        assert_eq!(entries_of(&bytes), all);
+        assert_eq!(bytes.len() as u64 - head_bytes, bytes_max - HEAD_BYTES_MAX as u64);
+    }
+
+    #[test]
+    fn a_frame_far_ahead_of_what_is_durable_makes_no_claim() {
+        for (lag, is_claim) in [(LAG_NONE - 1, true), (LAG_NONE, false), (LAG_NONE + 1, false)] {
+            let lsn = Lsn::new(9 + lag);
+            let place = Place { lsn, ..frame().place };
+            let mut bytes = Vec::new();
+            let record = Record::put(b"k", b"v");
+            Frame { place, ..frame() }.put_record(&mut bytes, &Entry::from(&record));
+            let Parsed::Head(head) = Head::parse(&bytes, ChecksumKind::Crc32c) else { panic!() };
+            assert_eq!(head.durable(lsn), is_claim.then_some(Lsn::new(8)), "{lag}");
+        }
+        assert_eq!(LAG_NONE.next_power_of_two().trailing_zeros(), 21, "what three bytes hold");
+    }
+
+    #[test]
+    fn a_frame_without_records_shows_none() {
+        for kind in [FrameKind::Seal, FrameKind::Mark] {
+            let mut bytes = Vec::new();
+            frame().put_body(&mut bytes, kind, b"what it says");
+            assert!(bytes.ends_with(b"what it says"));
+            assert_eq!(entries_of(&bytes), []);
+        }
+    }
+
     #[test]
     fn a_batch_that_cannot_hold_its_records_is_none() {
         // Flags, checksum, low LSN, lag; then how many records, and how long they are.

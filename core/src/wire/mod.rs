@@ -35,3 +35,23 @@ pub fn is_zero(bytes: &[u8]) -> bool {
         words.iter().fold(0, |all, word| all | u64::from_le_bytes(*word)) == 0
     }) && rest.iter().all(|byte| *byte == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_byte_or_two_of_them_are_not_zero() {
+        let mut bytes = [0; 150];
+        assert!(is_zero(&bytes) && is_zero(&[]));
+        for at in 0..bytes.len() {
+            // A word later the same again: they must not cancel out.
+            let twin = (at + 8) % bytes.len();
+            bytes[at] = 0x40;
+            assert!(!is_zero(&bytes), "{at}");
+            bytes[twin] = 0x40;
+            assert!(!is_zero(&bytes), "{at} and {twin}");
+            (bytes[at], bytes[twin]) = (0, 0);
+        }
+    }
+}

@@ -179,6 +179,32 @@ mod tests {
     }
 
     #[test]
+    fn an_index_has_an_entry_for_each_stride_and_forgets_what_is_cut() {
+        let mut index = Index::with_room_for(1 << 20);
+        let room = index.entries.capacity();
+        assert!((18..=32).contains(&room), "{room} for 17 entries");
+        let half = INDEX_STRIDE_BYTES / 2;
+        for (step, lsn) in (0..).zip(1..=33) {
+            index.note(Lsn::new(lsn), FRAMES_OFFSET + step * half);
+        }
+        let lsns: Vec<_> = index.entries().iter().map(|entry| entry.lsn.get()).collect();
+        assert_eq!(lsns, (1..=33).step_by(2).collect::<Vec<_>>());
+        assert_eq!(index.entries.capacity(), room);
+        let mut body = Vec::new();
+        encode(&mut body, Lsn::new(1), 33, Time::from_micros(u64::MAX), &index);
+        let bytes = body.len() as u64;
+        let bytes_max = index.seal_bytes_max();
+        assert!(bytes + 64 <= bytes_max && bytes_max <= 64 + 30 + 18 * 20, "{bytes_max}");
+        let third = index.entries()[2].offset;
+        for (offset, left) in [(third + 1, 3), (third, 2)] {
+            index.cut(offset);
+            assert_eq!(index.entries().len(), left);
+        }
+        index.clear();
+        assert_eq!((index.entries(), index.before_offset(u64::MAX)), (&[][..], None));
+    }
+
+    #[test]
     fn entries_that_do_not_grow_within_the_segment_are_refused() {
         let (first, end) = (Lsn::new(10), FRAMES_OFFSET + 1_000);
         let parses = |records: u64, entries: &[(u64, u64)]| {
