@@ -725,6 +725,36 @@ mod tests {
     }
 
     #[test]
+    fn of_all_claims_the_largest_counts_and_of_equal_ones_the_first() {
+        let mut bytes = Vec::new();
+        let mut offsets = Vec::new();
+        for (lsn, durable) in [(5, 2), (6, 4), (7, 4), (8, 1)] {
+            offsets.push(bytes.len() as u64);
+            let frame = frame_at(bytes.len() as u64, Lsn::new(lsn));
+            let frame = Frame { durable: Lsn::new(durable), ..frame };
+            frame.put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+        }
+        let limit = bytes.len() as u64;
+        let mut scan = SegmentScan::new(ScanStart { lsn: Lsn::new(5), ..start(limit) });
+        scan.feed(&bytes, |_| {});
+        let at = Position::new(SegmentId::FIRST, offsets[1]);
+        assert_eq!(scan.into_report().claim, Some(Claim { durable: Lsn::new(4), at }));
+    }
+
+    #[test]
+    fn a_hole_hides_no_more_records_than_fit_in_it() {
+        let hole_bytes = 300;
+        let most = hole_bytes / BATCH_RECORD_BYTES_MIN;
+        for (lost, is_found) in [(1, true), (most, true), (most + 1, false)] {
+            let mut bytes = alloc::vec![0xff; usize::try_from(hole_bytes).unwrap()];
+            frame_at(hole_bytes, Lsn::new(1 + lost))
+                .put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+            let report = scan(&bytes, bytes.len());
+            assert_eq!(report.records_after, u64::from(is_found), "{lost} of {most}");
+        }
+    }
+
+    #[test]
     fn a_search_where_numbers_end_comes_to_an_end() {
         let mut bytes = random_frames(3, 2_000);
         bytes[9] ^= 1;

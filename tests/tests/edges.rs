@@ -412,6 +412,51 @@ fn requests_at_the_wrong_time_are_refused() {
 }
 
 #[test]
+fn a_commit_is_due_when_there_is_one() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { fsync_policy: FsyncPolicy::Os, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let mut commits = 0;
+    let mut waiting = Vec::new();
+    for round in 0..200 {
+        let level = [Level::Buffered, Level::Os, Level::Disk][round % 3];
+        let _ = log.append(&Entry::from(&Record::put(b"key", &[7; 300])), level);
+        let is_due = log.is_commit_due();
+        let command = log.poll_lane(Lane::Commit);
+        assert_eq!(command.is_some(), is_due, "round {round}");
+        commits += u32::from(is_due);
+        waiting.extend(command);
+        // Up to two are under way, and each tenth finds no room.
+        if waiting.len() > round % 3 {
+            let command = waiting.swap_remove(0);
+            let is_full = round % 10 == 9 && command.operation() == Operation::Write;
+            log.complete(disk.execute(command, is_full.then_some(Fault::NoSpace)));
+        }
+        while let Some(command) = log.poll_lane(Lane::Background) {
+            log.complete(disk.execute(command, None));
+        }
+    }
+    assert!(commits > 50);
+}
+
+#[test]
+fn a_record_may_be_as_long_as_the_limit() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    assert_eq!((log.is_closed(), log.poison()), (false, None));
+    let value = vec![7; (2 << 10) - 3 + 1];
+    let (longest, longer) = (&value[1..], &value[..]);
+    assert_eq!(append(&mut disk, &mut log, longest), Ok(Lsn::new(1)));
+    let limit_bytes = 2 << 10;
+    let refused = AppendError::TooLarge { bytes: limit_bytes + 1, limit_bytes };
+    assert_eq!(append(&mut disk, &mut log, longer), Err(refused));
+    log.close().unwrap();
+    run(&mut disk, &mut log);
+    assert!(log.is_closed());
+    assert_eq!(append(&mut disk, &mut log, b"x"), Err(AppendError::Closed));
+}
+
+#[test]
 fn a_recovery_wants_two_buffers_and_its_own_completions() {
     let starved = |count| {
         let mut start = start(&config(), 7, 7);

@@ -170,11 +170,11 @@ impl<B: Buffer> Log<B> {
 
     /// Whether [`Lane::Commit`](crate::command::Lane::Commit) has a command now.
     pub fn is_commit_due(&self) -> bool {
-        let is_rolling_back = self.rollback.is_some();
-        self.poison.is_none()
-            && (is_rolling_back
-                || self.next_write_is_durable().is_some()
-                || self.next_sync().is_some())
+        let is_due = match self.rollback {
+            Some(rollback) => self.next_rollback(rollback).is_some(),
+            None => self.next_write_is_durable().is_some() || self.next_sync().is_some(),
+        };
+        is_due && self.poison.is_none()
     }
 
     pub(super) fn batch_done(&mut self, id: CommandId, outcome: Result<(), Failure>) {
@@ -261,17 +261,22 @@ impl<B: Buffer> Log<B> {
         self.events.tell(Event::DiskFull(failure));
     }
 
+    /// What a rollback does next, and the step that it is in then.
+    fn next_rollback(&self, rollback: Rollback) -> Option<(Operation, RollbackStep)> {
+        let is_busy = || self.open.iter().any(|open| open.is_syncing || open.reserving.is_some());
+        match rollback.step {
+            RollbackStep::Drain if self.flights.is_empty() && !is_busy() => {
+                Some((Operation::Truncate, RollbackStep::Truncating))
+            }
+            RollbackStep::SyncDue => Some((Operation::Sync, RollbackStep::Syncing)),
+            RollbackStep::Drain | RollbackStep::Truncating | RollbackStep::Syncing => None,
+        }
+    }
+
     fn poll_rollback(&mut self) -> Option<Command<B>> {
         let rollback = self.rollback?;
-        let is_busy = self.open.iter().any(|open| open.is_syncing || open.reserving.is_some());
+        let (operation, step) = self.next_rollback(rollback)?;
         let name = FileId::Segment(rollback.segment).name();
-        let (operation, step) = match rollback.step {
-            RollbackStep::Drain if self.flights.is_empty() && !is_busy => {
-                (Operation::Truncate, RollbackStep::Truncating)
-            }
-            RollbackStep::SyncDue => (Operation::Sync, RollbackStep::Syncing),
-            _ => return None,
-        };
         self.rollback = Some(Rollback { step, ..rollback });
         let id = self.issue(Job::Rollback, operation, Some(name.file));
         Some(match operation {
