@@ -207,17 +207,16 @@ mod tests {
     #[test]
     fn settings_have_the_bounds_that_are_documented() {
         let (kib, mib, tib) = (1 << 10, 1 << 20, 1 << 40);
-        for (bytes, is_refused) in
-            [(4 * kib - 1, true), (4 * kib, false), (tib, false), (tib + 1, true)]
-        {
-            let config = Config { segment_bytes_max: bytes, ..Config::default() };
-            assert_eq!(refused(config), is_refused.then_some("segment_bytes_max"), "{bytes}");
-        }
-        for (bytes, is_refused) in
-            [(4 * kib - 1, true), (4 * kib, false), (64 * mib, false), (64 * mib + 1, true)]
-        {
-            let config = Config { batch_bytes: bytes, ..Config::default() };
-            assert_eq!(refused(config), is_refused.then_some("batch_bytes"), "{bytes}");
+        let segment = |bytes| Config { segment_bytes_max: bytes, ..Config::default() };
+        let batch = |bytes| Config { batch_bytes: bytes, ..Config::default() };
+        let settings: [(_, &dyn Fn(u64) -> Config, _); 2] =
+            [("segment_bytes_max", &segment, tib), ("batch_bytes", &batch, 64 * mib)];
+        for (setting, config, max) in settings {
+            for (bytes, is_refused) in
+                [(4 * kib - 1, true), (4 * kib, false), (max, false), (max + 1, true)]
+            {
+                assert_eq!(refused(config(bytes)), is_refused.then_some(setting), "{bytes}");
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use seawall_core::command::{Command, Done, Folder, Listed, Operation};
+use seawall_core::command::{Command, Done, Folder, Listed, Operation, Write};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::wire::name::{FileId, FileName};
 
@@ -141,6 +141,11 @@ fn small(number: u64) -> usize {
 }
 
 const NOT_FOUND: IoError = IoError::new(IoErrorKind::NotFound);
+
+/// The byte past the last that a write writes.
+pub fn end_of(write: &Write<Memory>) -> u64 {
+    write.offset + write.data.as_ref().len() as u64
+}
 
 impl Disk {
     /// An empty disk with sectors of this length.

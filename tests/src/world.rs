@@ -4,7 +4,7 @@
 //! order. Beside it stand appenders that wait for their level, and readers. After each step it
 //! looks at what the log says and at the disk, and at each recovery at all that is there.
 
-use crate::disk::{Disk, Fault, Memory};
+use crate::disk::{Disk, Fault, Memory, end_of};
 use crate::ensure;
 use crate::explorer::{Explorer, Scene, changes};
 use crate::history::{Event, History, Step};
@@ -515,8 +515,7 @@ fn note(hash: &mut Hash, command: &Command<Memory>) {
 fn writes_past(write: &Command<Memory>, reservation: &Command<Memory>) -> bool {
     match (write, reservation) {
         (Command::Write(write), Command::Allocate(allocate)) => {
-            let end = write.offset + write.data.as_ref().len() as u64;
-            write.name.file == allocate.name.file && end > allocate.to
+            write.name.file == allocate.name.file && end_of(write) > allocate.to
         }
         _ => false,
     }

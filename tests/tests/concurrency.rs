@@ -212,6 +212,8 @@ fn a_segment_whose_last_frames_are_not_written_yet_is_not_mapped() {
     let mut reader = wal.iter().unwrap();
     let (has_begun, release) = hold.next_write();
     std::thread::scope(|scope| {
+        // Dropped should an assertion fail, so that nobody waits for it.
+        let release = release;
         scope.spawn(|| append(2, Level::Disk));
         has_begun.recv().unwrap();
         let mut last = 2;

@@ -12,7 +12,7 @@ use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::name::FileId;
-use seawall_tests::disk::{Disk, Fault, Memory};
+use seawall_tests::disk::{Disk, Fault, Memory, end_of};
 use seawall_tests::opening::{Go, Opened, recover, start};
 use seawall_tests::records::record_bytes;
 use std::collections::BTreeSet;
@@ -420,7 +420,8 @@ fn a_commit_is_due_when_there_is_one() {
     let mut waiting = Vec::new();
     for round in 0..200 {
         let level = [Level::Buffered, Level::Os, Level::Disk][round % 3];
-        let _ = log.append(&Entry::from(&Record::put(b"key", &[7; 300])), level);
+        let appended = log.append(&Entry::from(&Record::put(b"key", &[7; 300])), level);
+        assert!(matches!(appended, Ok(_) | Err(AppendError::Busy)), "{appended:?}");
         let is_due = log.is_commit_due();
         let command = log.poll_lane(Lane::Commit);
         assert_eq!(command.is_some(), is_due, "round {round}");
@@ -591,7 +592,7 @@ fn space_is_reserved_in_steps_and_nothing_is_written_behind_one_under_way() {
             }
             while let Some(command) = log.poll_lane(Lane::Commit) {
                 if let Command::Write(write) = &command {
-                    let end = write.offset + write.data.as_ref().len() as u64;
+                    let end = end_of(write);
                     assert!(end <= allocate.to, "{end} is behind {}", allocate.to);
                 }
                 log.complete(disk.execute(command, None));
@@ -659,13 +660,13 @@ fn an_undone_move_waits_for_what_is_reserved() {
             if let Command::Write(write) = &command
                 && write.name.file == FileId::Segment(SegmentId::new(2))
             {
-                assert!(write.offset + write.data.as_ref().len() as u64 <= to, "it goes behind");
+                assert!(end_of(write) <= to, "it goes behind");
             }
             log.complete(disk.execute(command, None));
         }
-        // Refused until the rollback is over.
-        let _ = put(&mut log);
-        let _ = log.flush(Level::Os);
+        // Until the rollback is over there is no room.
+        assert!(matches!(put(&mut log), Ok(_) | Err(AppendError::Busy)));
+        log.flush(Level::Os).unwrap();
     }
     log.complete(disk.execute(reservation, None));
     run(&mut disk, &mut log);
@@ -764,13 +765,9 @@ fn a_move_to_quarantine_may_be_cut_short_anywhere() {
     let kept = recovered(&mut disk.clone(), &config).0.appended().lsn;
     for stop in 0.. {
         let mut disk = disk.clone();
-        let mut left = stop;
-        let ended = recover(&mut disk, start(&config, 7, 7), |_, _| match left {
-            0 => Go::Stop,
-            _ => {
-                left -= 1;
-                Go::On(None)
-            }
+        let mut commands = 0..stop;
+        let ended = recover(&mut disk, start(&config, 7, 7), |_, _| {
+            commands.next().map_or(Go::Stop, |_| Go::On(None))
         });
         disk.kill();
         let log = recovered(&mut disk, &config).0;
