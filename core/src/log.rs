@@ -68,7 +68,7 @@ pub struct SegmentEnd {
     pub last_lsn: Lsn,
     /// Where its frames end and its footer begins.
     pub frames_end: u64,
-    /// Whether a footer stands there.
+    /// Whether a footer may stand there: the file does not end with the frames.
     pub has_footer: bool,
 }
 

@@ -5,12 +5,15 @@ use seawall_core::command::{Command, Folder, Lane, Listed, Operation};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, Target, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
+use seawall_core::event::Event;
 use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
+use seawall_core::wire::frame::{FrameKind, Head, Parsed};
+use seawall_core::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory, end_of};
 use seawall_tests::opening::{Go, Opened, recover, start};
@@ -95,6 +98,7 @@ fn readers_are_told_what_is_not_there() {
     let (first, last) = (log.first_lsn(), log.appended().lsn);
     let ask = |start| holder(&segments, start, first, last);
     assert_eq!(ask(Start::First), Ok(0));
+    assert_eq!(ask(Start::Lsn(first)), Ok(0));
     assert_eq!(ask(Start::Lsn(last.next())), Ok(segments.len() - 1));
     let beyond = last.plus(2);
     assert_eq!(ask(Start::Lsn(beyond)), Err(StartError::BeyondEnd { lsn: beyond, last }));
@@ -208,6 +212,9 @@ fn a_frame_over_the_readers_limit_is_named() {
     match cursor.step(end.frames_end) {
         Step::TooLong { position, bytes, limit_bytes: 100 } => {
             assert_eq!((position.offset, bytes > 500), (128, true));
+            // One of just the limit is read.
+            let mut cursor = Cursor::new(info, seawall_tests::crc(), 1 << 20, bytes);
+            assert_eq!(asked(&mut cursor, &file, end.frames_end).0, 128);
         }
         step => panic!("{step:?}"),
     }
@@ -308,6 +315,9 @@ fn a_durable_append_is_one_write_and_a_small_one_takes_zeros_along() {
     // Up to a multiple of 64 KiB; what follows fits in there.
     let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
     assert_eq!(padded, [(128 << 10) - 72, next, next]);
+    // A larger one takes room for sixteen of its length along.
+    let larger = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
+    assert_eq!(larger, [(192 << 10) - 72, 14 + 8_000]);
     let value = vec![7; 50_000];
     let long = lengths(large, &[&value[..]; 2]);
     assert!(long.iter().all(|bytes| (50_000..50_200).contains(bytes)), "{long:?}");
@@ -386,6 +396,89 @@ fn a_seek_without_an_index_goes_to_any_offset() {
     }
 }
 
+/// Steps until a record is shown: where it stands, and what was asked for on the way.
+fn asked(cursor: &mut Cursor<Vec<u8>>, file: &[u8], limit: u64) -> (u64, Vec<(u64, u64)>) {
+    let mut asked = Vec::new();
+    loop {
+        match cursor.step(limit) {
+            Step::Read { offset, bytes } => {
+                asked.push((offset, bytes));
+                fill(cursor, file, offset, bytes);
+            }
+            Step::Record(record, _) => return (record.position.offset, asked),
+            step => panic!("{step:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_seek_asks_for_what_it_needs_and_reading_on_for_whole_chunks() {
+    const CHUNK: u64 = 1 << 20;
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 2 << 20, record_bytes_max: 10_000, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    for _ in 0..300 {
+        append(&mut disk, &mut log, &[7; 5_000]).unwrap();
+    }
+    let info = log.segments().next().unwrap();
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let limit = log.durable().end.offset;
+    let new = || Cursor::new(info, seawall_tests::crc(), CHUNK, 1 << 20);
+    let mut cursor = new();
+    assert_eq!(asked(&mut cursor, file, limit), (128, vec![(128, CHUNK)]));
+    let frame_bytes = asked(&mut cursor, file, limit).0 - 128;
+    let frame = |number: u64| 128 + number * frame_bytes;
+    let near = Some((frame(20), Lsn::new(21)));
+    // Where a frame begins, nothing before it is read: 4 KiB at first, then four times as
+    // much.
+    for number in [20, 21, 32] {
+        let mut cursor = new();
+        cursor.seek(Target::Offset(frame(number)), near);
+        let (found, reads) = asked(&mut cursor, file, limit);
+        assert_eq!((found, reads[0]), (frame(number), (found, 4 << 10)));
+        assert_eq!(reads[1..], [(found, 16 << 10)]);
+        // The next seek knows how long the frames are.
+        cursor.seek(Target::Offset(frame(28)), near);
+        let reads = asked(&mut cursor, file, limit);
+        assert_eq!(reads, (frame(28), vec![(frame(28), frame_bytes + 64)]));
+    }
+    // Further from the frame that is known than two entries of an index are, and to an LSN, it goes
+    // from frame to frame, 32 KiB at a time.
+    for (target, number) in [
+        (Target::Offset(frame(20) + (64 << 10)), 34),
+        (Target::Offset(frame(34)), 34),
+        (Target::Lsn(Lsn::new(35)), 34),
+    ] {
+        let mut cursor = new();
+        cursor.seek(target, near);
+        let (found, reads) = asked(&mut cursor, file, limit);
+        assert_eq!(found, frame(number), "{target:?}");
+        assert_eq!(reads[0], (frame(20), 32 << 10), "{target:?}");
+        assert!(reads.iter().all(|(_, bytes)| *bytes == 32 << 10), "{target:?}: {reads:?}");
+    }
+    // Within a frame none begins: back to the one that is known.
+    let mut cursor = new();
+    cursor.seek(Target::Offset(frame(25) + 1), near);
+    let (found, reads) = asked(&mut cursor, file, limit);
+    assert_eq!(found, frame(26));
+    assert_eq!(reads[..2], [(frame(25) + 1, 4 << 10), (frame(20), 32 << 10)]);
+    // Once there, it asks for four times as much each time, up to a chunk, and no further than the
+    // end.
+    cursor.seek(Target::Lsn(Lsn::new(21)), near);
+    let mut reads = Vec::new();
+    for _ in 20..300 {
+        reads.extend(asked(&mut cursor, file, limit).1);
+    }
+    let bytes: Vec<u64> = reads.iter().map(|(_, bytes)| *bytes).collect();
+    let last = limit - reads[3].0;
+    assert_eq!(bytes, [32 << 10, 128 << 10, 512 << 10, last], "{reads:?}");
+    assert_eq!(cursor.take_chunk().map(|chunk| chunk.len() as u64), Some(last));
+    assert!(cursor.take_chunk().is_none());
+    // Another segment is read from its beginning.
+    cursor.enter(info);
+    assert_eq!(asked(&mut cursor, file, limit), (128, vec![(128, CHUNK)]));
+}
+
 #[test]
 fn requests_at_the_wrong_time_are_refused() {
     let mut disk = Disk::with_sectors(512);
@@ -455,6 +548,25 @@ fn a_record_may_be_as_long_as_the_limit() {
     run(&mut disk, &mut log);
     assert!(log.is_closed());
     assert_eq!(append(&mut disk, &mut log, b"x"), Err(AppendError::Closed));
+}
+
+#[test]
+fn a_batch_may_be_as_long_as_the_limit_and_has_its_place() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    assert_eq!(log.id(), start(&config(), 7, 7).new_log_id);
+    append(&mut disk, &mut log, b"before").unwrap();
+    let entries = [Entry::from(&Record::put(&[1; 200], &[2; 400])); 3];
+    let appended = log.append_batch(&entries, Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let info = log.segments().next().unwrap();
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let limit = log.durable().end.offset;
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 4_096, 1 << 20);
+    cursor.seek(Target::Offset(appended.position.offset), None);
+    assert_eq!(asked(&mut cursor, file, limit).0, appended.position.offset);
+    assert_eq!((appended.first, appended.last), (Lsn::new(2), Lsn::new(4)));
+    assert_eq!(cursor.next_lsn(), Lsn::new(5));
 }
 
 #[test]
@@ -557,6 +669,10 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     };
     // The active segment and the empty one behind it are scanned, this one is not.
     assert_eq!(recover(&mut disk.clone()), (Lsn::new(1_101), 2, false));
+    // One that is read whole is still found by its index afterwards.
+    let full = Config { scan: RecoveryScan::Full, ..config.clone() };
+    let log = recovered(&mut disk.clone(), &full).0;
+    assert_eq!(sealed(&log), (info, end));
     // Without a part of its footer the segment is scanned, and holds what it did.
     disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(recover(&mut disk), (Lsn::new(1_101), 3, false));
@@ -1231,4 +1347,337 @@ fn a_close_makes_all_durable_before_it_calls_the_end_clean() {
     disk.crash_by(512, |_| 0);
     let report = recovered(&mut disk, &config()).1;
     assert_eq!((report.last_lsn, report.was_clean), (Lsn::new(2), true));
+}
+
+/// How a log took a failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Taken {
+    Poisoned,
+    DiskFull,
+    Degraded,
+}
+
+fn is_footer(command: &Command<Memory>) -> bool {
+    matches!(command, Command::Write(write) if write.name.is_segment() && write.offset > 128)
+}
+
+fn is_manifest(command: &Command<Memory>) -> bool {
+    command.operation() == Operation::Write && command.file() == Some(FileId::Manifest)
+}
+
+fn is_header(command: &Command<Memory>) -> bool {
+    matches!(command, Command::Write(write) if write.name.is_new)
+}
+
+/// Does something to a log of several segments, of which the first such command fails, and says
+/// how the log took it.
+fn taken(
+    act: fn(&mut Log<Memory>) -> Result<(), RequestError>,
+    is_one: fn(&Command<Memory>) -> bool,
+    fault: Fault,
+) -> Taken {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 40);
+    while log.poll_event().is_some() {}
+    act(&mut log).unwrap();
+    let mut has_failed = false;
+    let fail_first = |has_failed: &mut bool, command: &_| {
+        let fails = !*has_failed && is_one(command);
+        *has_failed |= fails;
+        fails.then_some(fault)
+    };
+    run_failing(&mut disk, &mut log, |command| fail_first(&mut has_failed, command));
+    let record = Record::put(b"key", &[7; 500]);
+    while !has_failed {
+        log.append(&Entry::from(&record), Level::Disk).unwrap();
+        run_failing(&mut disk, &mut log, |command| fail_first(&mut has_failed, command));
+    }
+    let told = std::iter::from_fn(|| log.poll_event()).find_map(|event| match event {
+        Event::Poisoned(_) => Some(Taken::Poisoned),
+        Event::DiskFull(_) => Some(Taken::DiskFull),
+        Event::Degraded(_) => Some(Taken::Degraded),
+        _ => None,
+    });
+    let told = told.expect("a failure is told");
+    assert_eq!(log.poison().is_some(), told == Taken::Poisoned);
+    if told == Taken::Poisoned {
+        return told;
+    }
+    log.take_request_result();
+    // It goes on, and what comes now is there when it is opened again. That there was no room for
+    // the next segment is told to one append.
+    let appended = (0..100).map(|_| append(&mut disk, &mut log, &[8; 500]));
+    let refused: Vec<_> = appended.filter_map(Result::err).collect();
+    assert!(refused.len() <= usize::from(told == Taken::DiskFull), "{refused:?}");
+    let last = log.appended().lsn;
+    drop(log);
+    assert_eq!(recovered(&mut disk, &config()).1.last_lsn, last);
+    told
+}
+
+#[test]
+fn a_command_that_fails_ends_the_log_only_where_it_must() {
+    use Fault::{Fails, NoSpace};
+    let grow = |_: &mut Log<Memory>| Ok(());
+    let is_trim = |command: &Command<Memory>| command.operation() == Operation::Truncate;
+    let is_removal = |command: &Command<Memory>| command.operation() == Operation::Remove;
+    // The next segment.
+    assert_eq!(taken(grow, is_header, Fails), Taken::Poisoned);
+    assert_eq!(taken(grow, is_header, NoSpace), Taken::DiskFull);
+    assert_eq!(taken(grow, is_manifest, Fails), Taken::Poisoned);
+    assert_eq!(taken(grow, is_manifest, NoSpace), Taken::Degraded);
+    assert_eq!(taken(grow, is_trim, Fails), Taken::Degraded);
+    assert_eq!(taken(grow, is_trim, NoSpace), Taken::Degraded);
+    let delete = |log: &mut Log<Memory>| log.delete_before(Lsn::new(30));
+    assert_eq!(taken(delete, is_manifest, Fails), Taken::Poisoned);
+    assert_eq!(taken(delete, is_manifest, NoSpace), Taken::DiskFull);
+    assert_eq!(taken(delete, is_removal, Fails), Taken::Degraded);
+    let truncate = |log: &mut Log<Memory>| log.truncate_after(log.appended().lsn.previous());
+    assert_eq!(taken(truncate, is_manifest, Fails), Taken::Poisoned);
+    assert_eq!(taken(truncate, is_manifest, NoSpace), Taken::DiskFull);
+    assert_eq!(taken(truncate, is_trim, Fails), Taken::Poisoned);
+    assert_eq!(taken(truncate, is_footer, Fails), Taken::Poisoned);
+    assert_eq!(taken(truncate, is_footer, NoSpace), Taken::Degraded);
+}
+
+/// A request that is carried out, and the commands that change a file of a segment.
+fn changes_of(disk: &mut Disk, log: &mut Log<Memory>) -> Vec<(Operation, FileId)> {
+    let mut changes = Vec::new();
+    run_failing(disk, log, |command| {
+        changes.extend(command.file().map(|file| (command.operation(), file)));
+        None
+    });
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    changes
+}
+
+#[test]
+fn a_truncation_ends_its_segment_with_a_footer_where_it_can() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 40);
+    let entries = [Entry::from(&Record::put(b"key", b"a batch")); 5];
+    log.append_batch(&entries, Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let active = FileId::Segment(log.appended().end.segment);
+    let (first, end) = sealed(&log);
+    let truncated = |to: Lsn| {
+        let mut disk = disk.clone();
+        let mut log = open(&mut disk);
+        log.truncate_after(to).unwrap();
+        let changes = changes_of(&mut disk, &mut log);
+        let last = log.segments().last().unwrap().end.unwrap();
+        let at = log.appended();
+        assert_eq!((last.last_lsn, at.lsn, at.end.offset), (to, to, last.frames_end));
+        // Opened again it ends there too, and goes on.
+        drop(log);
+        let mut log = open(&mut disk);
+        assert_eq!((log.appended(), log.segments().last().unwrap().end), (at, Some(last)));
+        assert_eq!(append(&mut disk, &mut log, b"on"), Ok(to.next()));
+        let length = disk.content(FileId::Segment(at.end.segment).name()).unwrap().len() as u64;
+        (changes, last.has_footer, length > last.frames_end)
+    };
+    // After a record of the active segment: what follows is cut off, and a footer put there.
+    let last = log.appended().lsn;
+    let (changes, has_footer, is_longer) = truncated(Lsn::new(last.get() - 5));
+    assert!(changes.contains(&(Operation::Truncate, active)), "{changes:?}");
+    assert!(changes.contains(&(Operation::Write, active)) && has_footer && is_longer);
+    // Within a batch: no footer, which would count all of it.
+    let (changes, has_footer, _) = truncated(last.previous());
+    assert!(changes.contains(&(Operation::Truncate, active)), "{changes:?}");
+    assert!(!changes.contains(&(Operation::Write, active)) && !has_footer);
+    // At the end of a segment that has one: nothing is done to it.
+    let (changes, has_footer, _) = truncated(end.last_lsn);
+    let first = FileId::Segment(first.segment);
+    assert!(changes.iter().all(|(_, file)| *file != first), "{changes:?}");
+    assert!(has_footer);
+}
+
+#[test]
+fn a_log_may_be_truncated_to_nothing_where_it_begins() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 40);
+    log.delete_before(Lsn::new(30)).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let first = log.first_lsn();
+    assert!(first > Lsn::new(1));
+    // Nothing comes before it: nothing is done.
+    log.delete_before(first).unwrap();
+    assert_eq!(changes_of(&mut disk, &mut log), []);
+    log.truncate_after(first.previous()).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    for lsn in [first, first.next()] {
+        drop(log);
+        log = open(&mut disk);
+        assert_eq!((log.first_lsn(), log.appended().lsn), (first, lsn.previous()));
+        assert_eq!(append(&mut disk, &mut log, b"x"), Ok(lsn));
+    }
+}
+
+#[test]
+fn a_deletion_counts_a_segment_that_is_just_ending() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.rotate().unwrap();
+    log.delete_before(Lsn::new(2)).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let left: Vec<_> = log.segments().map(|info| info.segment).collect();
+    assert_eq!((log.first_lsn(), left), (Lsn::new(2), vec![SegmentId::new(2)]));
+    // What is durable is known from the manifest too, now that the records are gone.
+    let manifest = disk.content(FileId::Manifest.name()).unwrap();
+    assert_eq!(manifest.len() as u64, MANIFEST_BYTES);
+    match Manifest::parse(manifest, seawall_tests::crc()) {
+        ManifestState::Whole(manifest) => assert_eq!(manifest.durable.lsn, Lsn::new(1)),
+        state => panic!("{state:?}"),
+    }
+}
+
+#[test]
+fn a_request_waits_for_space_being_reserved() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 1_024, preallocate: true, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let mut reservation = None;
+    while reservation.is_none() {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).unwrap();
+        while let Some(command) = log.poll_command() {
+            match command {
+                Command::Allocate(allocate) if allocate.from > 0 => reservation = Some(allocate),
+                command => {
+                    log.complete(disk.execute(command, None));
+                }
+            }
+        }
+    }
+    log.truncate_after(Lsn::new(1)).unwrap();
+    assert!(log.poll_command().is_none() && log.take_request_result().is_none());
+    log.complete(disk.execute(Command::Allocate(reservation.unwrap()), None));
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    assert_eq!(log.appended().lsn, Lsn::new(1));
+}
+
+#[test]
+fn a_close_leaves_a_mark_and_nothing_behind_it() {
+    let close = |disk: &mut Disk, log: &mut Log<Memory>| {
+        log.close().unwrap();
+        run(disk, log);
+        assert_eq!(log.take_request_result(), Some(Ok(())));
+        assert!(log.is_closed() && log.next_deadline().is_none());
+    };
+    let age = Some(Duration::from_micros(100));
+    let config = Config { segment_age_max: age, preallocate: true, ..config() };
+    // A log without a segment has none to put a mark in.
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &config);
+    close(&mut disk, &mut log);
+    for is_rotated in [false, true] {
+        let mut disk = Disk::with_sectors(512);
+        let mut log = open_with(&mut disk, &config);
+        append(&mut disk, &mut log, b"x").unwrap();
+        if is_rotated {
+            log.rotate().unwrap();
+            run(&mut disk, &mut log);
+        }
+        let before = log.appended().end;
+        close(&mut disk, &mut log);
+        let end = log.appended().end;
+        let name = FileId::Segment(end.segment).name();
+        let file = disk.content(name).unwrap().to_vec();
+        assert_eq!(file.len() as u64, end.offset, "what was reserved is given back");
+        let start = if is_rotated { 128 } else { usize::try_from(before.offset).unwrap() };
+        match Head::parse(&file[start..], ChecksumKind::Crc32c) {
+            Parsed::Head(head) => {
+                assert_eq!(head.kind, FrameKind::Mark);
+                assert_eq!(start as u64 + head.frame_bytes, end.offset);
+            }
+            parsed => panic!("{parsed:?}"),
+        }
+        // Opened and closed again, it has no second one.
+        drop(log);
+        let mut log = open_with(&mut disk, &config);
+        close(&mut disk, &mut log);
+        assert_eq!(disk.content(name).unwrap(), file);
+    }
+}
+
+#[test]
+fn a_segment_without_records_is_not_ended() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"x").unwrap();
+    for _ in 0..3 {
+        log.rotate().unwrap();
+        run(&mut disk, &mut log);
+        assert_eq!(log.segments().count(), 2);
+    }
+}
+
+#[test]
+fn a_short_segment_is_not_kept_to_be_recycled() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { recycle_max: 2, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    // The first is almost empty, the second full.
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.rotate().unwrap();
+    move_on(&mut disk, &mut log, 2);
+    let last = log.appended().lsn;
+    log.delete_before(last).unwrap();
+    run(&mut disk, &mut log);
+    let is_there = |id| disk.content(FileId::Segment(SegmentId::new(id)).name()).is_some();
+    assert!(!is_there(1) && is_there(2), "{:?}", disk.names().collect::<Vec<_>>());
+}
+
+#[test]
+fn only_what_somebody_waits_for_is_written_and_a_sync_under_way_gathers() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"x").unwrap();
+    let record = Record::put(b"key", b"value");
+    let put = |log: &mut Log<Memory>, level| {
+        log.append(&Entry::from(&record), level).unwrap();
+    };
+    let poll = |log: &mut Log<Memory>| log.poll_lane(Lane::Commit);
+    put(&mut log, Level::Buffered);
+    assert!(poll(&mut log).is_none(), "nobody waits");
+    put(&mut log, Level::Os);
+    let Some(Command::Write(write)) = poll(&mut log) else { panic!("it is written") };
+    assert!(!write.sync);
+    log.complete(disk.execute(Command::Write(write), None));
+    assert!(poll(&mut log).is_none(), "nobody waits for the disk");
+    log.flush(Level::Disk).unwrap();
+    let sync = poll(&mut log).expect("a sync");
+    assert_eq!(sync.operation(), Operation::Sync);
+    // Meanwhile what is for the disk gathers, and what is for the kernel goes there.
+    put(&mut log, Level::Disk);
+    assert!(poll(&mut log).is_none(), "it goes with the next sync");
+    put(&mut log, Level::Os);
+    let Some(Command::Write(write)) = poll(&mut log) else { panic!("it is written") };
+    assert!(!write.sync);
+    assert!(poll(&mut log).is_none(), "one sync at a time");
+    log.complete(disk.execute(sync, None));
+    assert!(poll(&mut log).is_none(), "the write comes first");
+    log.complete(disk.execute(Command::Write(write), None));
+    let sync = poll(&mut log).expect("the next sync");
+    assert_eq!(sync.operation(), Operation::Sync);
+    log.complete(disk.execute(sync, None));
+    assert_eq!(log.durable(), log.appended());
+    // A durable write under way lets others pass to the kernel behind it, but no second sync.
+    put(&mut log, Level::Disk);
+    let Some(Command::Write(first)) = poll(&mut log) else { panic!("it is written") };
+    assert!(first.sync);
+    put(&mut log, Level::Disk);
+    assert!(poll(&mut log).is_none());
+    put(&mut log, Level::Os);
+    let Some(Command::Write(second)) = poll(&mut log) else { panic!("it is written") };
+    assert!(!second.sync);
+    log.complete(disk.execute(Command::Write(second), None));
+    assert_eq!(log.written().lsn, Lsn::new(5), "what comes before it is not there yet");
+    log.complete(disk.execute(Command::Write(first), None));
+    run(&mut disk, &mut log);
+    assert_eq!(log.durable(), log.appended());
 }

@@ -118,12 +118,11 @@ pub(super) struct Walked {
     /// `None`: its footer vouched for it, or its header is damaged.
     pub(super) report: Option<ScanReport>,
     pub(super) index: Index,
-    pub(super) has_footer: bool,
 }
 
 impl Walked {
     pub(super) fn unread() -> Self {
-        Self { first_lsn: Lsn::ZERO, report: None, index: Index::default(), has_footer: false }
+        Self { first_lsn: Lsn::ZERO, report: None, index: Index::default() }
     }
 }
 
@@ -779,8 +778,7 @@ impl Judge<'_> {
             .unwrap_or(walked.first_lsn.previous());
         // What a truncation took off stays dead, also where what came after it is damaged.
         let last_lsn = arranged.cap.map_or(last_lsn, |cap| last_lsn.min(cap));
-        let seals = report.is_some_and(|report| report.seal_offset == Some(frames_end));
-        let has_footer = walked.has_footer || seals;
+        let has_footer = arranged.file_bytes > frames_end;
         Some(segment_info(&identity, &link, Some(SegmentEnd { last_lsn, frames_end, has_footer })))
     }
 

@@ -195,7 +195,7 @@ impl Walk {
     fn end_scan(&mut self, scanning: Scanning) {
         let Scanning { scan, index } = scanning;
         let (first_lsn, report) = (self.next_lsn, Some(scan.into_report()));
-        self.end_segment(Walked { first_lsn, report, index, has_footer: false });
+        self.end_segment(Walked { first_lsn, report, index });
     }
 
     fn end_segment(&mut self, walked: Walked) {
@@ -238,7 +238,7 @@ impl Walk {
             return self.scan_instead(&footing);
         }
         self.next_lsn = end.next_lsn;
-        self.walked.push(Walked { first_lsn: first, has_footer: true, ..Walked::unread() });
+        self.walked.push(Walked { first_lsn: first, ..Walked::unread() });
         self.begin();
     }
 

@@ -748,6 +748,19 @@ mod tests {
     }
 
     #[test]
+    fn a_frame_of_an_unknown_kind_is_told_or_passed_over() {
+        // Flags, checksum, low LSN, lag, how many records, how long they are.
+        let frame = |flags: u8, records| [7 | flags, 0, 0, 0, 0, 9, 0, 0, records, 2, b'?', b'?'];
+        assert_eq!(shown(&frame(0, 2)), [Err(RecordError::UnknownKind)]);
+        assert_eq!(shown(&frame(IGNORABLE, 2)), []);
+        let too_many = [&frame(IGNORABLE, 3)[..], &[0; HEAD_BYTES_MAX]].concat();
+        assert_eq!(Head::parse(&too_many, ChecksumKind::Crc32c), Parsed::Bad);
+        for error in [RecordError::UnknownKind, RecordError::Malformed] {
+            assert!(alloc::format!("{error}").starts_with("a record"));
+        }
+    }
+
+    #[test]
     fn a_frame_longer_than_any_is_none() {
         let head_bytes = 9 + 5;
         let longest = FRAME_BYTES_MAX - head_bytes;
