@@ -468,11 +468,19 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         let left = limit - self.at;
         let is_short = self.chunk.as_ref().is_some_and(|chunk| chunk.is_short);
         let head_bytes = left.min(HEAD_BYTES_MAX as u64);
+        // Frames are often as long as the last one: who reads on gets the next with its successor's
+        // head.
+        let ask_bytes = match self.ask_bytes {
+            whole if whole == self.chunk_bytes => {
+                whole.max(self.last_frame_bytes.saturating_add(HEAD_BYTES_MAX as u64))
+            }
+            seeking => seeking,
+        };
         let missing = |bytes: u64| {
             if is_short && slice(self.chunk.as_ref(), self.at, 0).is_some() {
                 Look::NoFrame
             } else {
-                Look::NeedsBytes(bytes.max(self.ask_bytes).min(left))
+                Look::NeedsBytes(bytes.max(ask_bytes).min(left))
             }
         };
         let here = slice(self.chunk.as_ref(), self.at, head_bytes);

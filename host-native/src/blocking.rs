@@ -19,6 +19,7 @@ use crate::config::WalConfig;
 use crate::dir::Dir;
 use crate::error::Error;
 use crate::inspect;
+use crate::prefetch::Prefetch;
 use crate::reader::{Advance, Entry, Folder, Reading, Source, Visibility};
 use crate::{RecoveryInfo, Stats, prepare};
 use seawall_core::config::Level;
@@ -179,7 +180,7 @@ impl Wal {
             Err(error) => return Err(error),
         }
         let source = Source::Live(self.engine().clone());
-        Ok(Reader { reading: Reading::new(source, from.into(), visibility)? })
+        Reader::new(source, from.into(), visibility)
     }
 
     /// A reader that begins at the first record.
@@ -277,6 +278,7 @@ pub(crate) fn open_dir(config: &WalConfig) -> Result<Dir, Error> {
 /// Reads records in order.
 pub struct Reader {
     reading: Reading,
+    prefetch: Prefetch,
 }
 
 impl std::fmt::Debug for Reader {
@@ -286,6 +288,11 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
+    fn new(source: Source, from: Start, visibility: Visibility) -> Result<Self, Error> {
+        let prefetch = Prefetch::new(source.config().prefetch);
+        Ok(Self { reading: Reading::new(source, from, visibility)?, prefetch })
+    }
+
     /// The next record and where it begins. `None`: there is no more for now; a later call may find
     /// what has been appended since.
     ///
@@ -297,7 +304,7 @@ impl Reader {
             match self.reading.advance()? {
                 Advance::Record(entry, position) => return Ok(Some((entry, position))),
                 Advance::End => return Ok(None),
-                Advance::Read(job) => self.reading.provide(job.run()?),
+                Advance::Read(job) => self.reading.provide(self.prefetch.run(job)?),
             }
         }
     }
@@ -384,7 +391,7 @@ impl ReadOnly {
     /// When the log does not reach so far, or no longer does.
     pub fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
         let source = Source::Folder(self.folder.clone());
-        Ok(Reader { reading: Reading::new(source, from.into(), Visibility::Durable)? })
+        Reader::new(source, from.into(), Visibility::Durable)
     }
 
     /// A reader that begins at the first record.

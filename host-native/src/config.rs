@@ -96,6 +96,9 @@ pub struct WalConfig {
     pub uring_size: Option<u64>,
     /// How much a reader reads at a time, in bytes, at least 64 KiB. Default: 256 KiB.
     pub read_size: u64,
+    /// Whether a reader that has read some of these in a row has the next fetched by a thread of
+    /// its own, while it shows the records of one. Default: yes.
+    pub prefetch: bool,
     /// Who is told what happens. Default: nobody.
     pub meter: Option<Arc<dyn Meter>>,
     /// Who may make calls fail, for tests. Default: nobody.
@@ -141,6 +144,7 @@ impl Default for WalConfig {
             map_appends: false,
             uring_size: None,
             read_size: READ_SIZE_DEFAULT,
+            prefetch: true,
             meter: None,
             interpose: None,
             injected: None,
@@ -213,6 +217,7 @@ impl fmt::Debug for WalConfig {
             .field("map_appends", &self.map_appends)
             .field("uring_size", &self.uring_size)
             .field("read_size", &self.read_size)
+            .field("prefetch", &self.prefetch)
             .field("meter", &self.meter.is_some())
             .field("interpose", &self.interpose.is_some())
             .field("injected", &self.injected)

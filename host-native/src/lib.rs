@@ -45,6 +45,7 @@ mod execute;
 mod gather;
 pub mod inspect;
 mod meter;
+mod prefetch;
 mod reader;
 mod sync;
 mod sys;

@@ -81,7 +81,7 @@ pub(crate) struct Folder {
 }
 
 impl Source {
-    fn config(&self) -> &WalConfig {
+    pub(crate) fn config(&self) -> &WalConfig {
         match self {
             Self::Live(engine) => &engine.config,
             Self::Folder(folder) => &folder.config,
@@ -149,31 +149,43 @@ pub(crate) enum Advance {
 
 /// Bytes to be read.
 pub(crate) struct ReadJob {
-    file: Arc<File>,
-    segment: SegmentId,
-    offset: u64,
-    buffer: BytesMut,
+    pub(crate) file: Arc<File>,
+    pub(crate) segment: SegmentId,
+    pub(crate) offset: u64,
+    pub(crate) bytes: usize,
+    /// Up to here the segment may be shown by now.
+    pub(crate) limit: u64,
+    /// To be used again.
+    memory: BytesMut,
 }
 
 /// Bytes that were read.
 pub(crate) struct ReadDone {
-    offset: u64,
-    bytes: Bytes,
-    is_short: bool,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Bytes,
+    /// The file ended in them.
+    pub(crate) is_short: bool,
+}
+
+impl ReadDone {
+    /// Where they end.
+    pub(crate) fn end(&self) -> u64 {
+        self.offset + self.bytes.len() as u64
+    }
 }
 
 impl ReadJob {
     pub(crate) fn run(mut self) -> Result<ReadDone, Error> {
-        let wanted = self.buffer.len();
-        let read = sys::read_at(&self.file, &mut self.buffer, self.offset)
+        self.memory.resize(self.bytes, 0);
+        let read = sys::read_at(&self.file, &mut self.memory, self.offset)
             .map_err(|error| unread(self.segment, self.offset, error))?;
-        self.buffer.truncate(read);
-        let bytes = self.buffer.freeze();
-        Ok(ReadDone { offset: self.offset, bytes, is_short: read < wanted })
+        self.memory.truncate(read);
+        let bytes = self.memory.freeze();
+        Ok(ReadDone { offset: self.offset, bytes, is_short: read < self.bytes })
     }
 }
 
-fn unread(segment: SegmentId, offset: u64, error: io::Error) -> Error {
+pub(crate) fn unread(segment: SegmentId, offset: u64, error: io::Error) -> Error {
     Error::Io { what: format!("read {} at offset {offset}", FileId::Segment(segment)), error }
 }
 
@@ -503,10 +515,14 @@ impl Reading {
                 let length = usize::try_from(bytes).unwrap_or(0);
                 // The memory of the last chunk serves again unless a record of it is still held.
                 let last = self.cursor.take_chunk().and_then(|chunk| chunk.try_into_mut().ok());
-                let mut buffer = last.unwrap_or_default();
-                buffer.resize(length, 0);
-                let segment = self.cursor.segment().segment;
-                Ok(Some(ReadJob { file: file.clone(), segment, offset, buffer }))
+                Ok(Some(ReadJob {
+                    file: file.clone(),
+                    segment: self.cursor.segment().segment,
+                    offset,
+                    bytes: length,
+                    limit: self.limit,
+                    memory: last.unwrap_or_default(),
+                }))
             }
             None => Ok(None),
         }

@@ -10,6 +10,7 @@
 use crate::commit::{Admitted, Ask, Engine};
 use crate::config::WalConfig;
 use crate::error::Error;
+use crate::prefetch::Prefetch;
 use crate::reader::{Advance, Entry, Reading, Source, Visibility};
 use crate::{RecoveryInfo, Stats, blocking, prepare};
 use seawall_core::config::Level;
@@ -163,7 +164,8 @@ impl Wal {
         }
         let (source, from) = (Source::Live(self.engine().clone()), from.into());
         let reading = off_thread(move || Reading::new(source, from, visibility)).await?;
-        Ok(Reader { reading })
+        let prefetch = Prefetch::new(reading.source().config().prefetch);
+        Ok(Reader { reading, prefetch })
     }
 
     /// A reader that begins at the first record.
@@ -253,6 +255,7 @@ impl From<blocking::Wal> for Wal {
 /// Reads records in order.
 pub struct Reader {
     reading: Reading,
+    prefetch: Prefetch,
 }
 
 impl std::fmt::Debug for Reader {
@@ -274,7 +277,12 @@ impl Reader {
                 Advance::Record(entry, position) => return Ok(Some((entry, position))),
                 Advance::End => return Ok(None),
                 Advance::Read(job) => {
-                    let done = off_thread(move || job.run()).await?;
+                    // Should the future be dropped, the next call begins anew.
+                    let anew = Prefetch::new(self.reading.source().config().prefetch);
+                    let mut prefetch = std::mem::replace(&mut self.prefetch, anew);
+                    let read = move || prefetch.run(job).map(|done| (prefetch, done));
+                    let (prefetch, done) = off_thread(read).await?;
+                    self.prefetch = prefetch;
                     self.reading.provide(done);
                 }
             }

@@ -12,7 +12,7 @@ use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
 use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
-use seawall_core::wire::frame::{FrameKind, Head, Parsed};
+use seawall_core::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed};
 use seawall_core::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use seawall_core::wire::name::FileId;
 use seawall_tests::disk::{Disk, Fault, Memory, end_of};
@@ -477,6 +477,31 @@ fn a_seek_asks_for_what_it_needs_and_reading_on_for_whole_chunks() {
     // Another segment is read from its beginning.
     cursor.enter(info);
     assert_eq!(asked(&mut cursor, file, limit), (128, vec![(128, CHUNK)]));
+}
+
+#[test]
+fn frames_longer_than_a_chunk_are_asked_for_once() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 2 << 20, record_bytes_max: 200_000, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let value = vec![7; 100_000];
+    for _ in 0..5 {
+        append(&mut disk, &mut log, &value).unwrap();
+    }
+    append(&mut disk, &mut log, b"short").unwrap();
+    let info = log.segments().next().unwrap();
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let limit = log.durable().end.offset;
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 64 << 10, 1 << 20);
+    let (start, first) = asked(&mut cursor, file, limit);
+    assert_eq!((start, first.len()), (128, 2), "how long it is shows in what was read");
+    let frame_bytes = first[1].1;
+    for number in 1..5 {
+        let (start, reads) = asked(&mut cursor, file, limit);
+        let wanted = (frame_bytes + HEAD_BYTES_MAX as u64).min(limit - start);
+        assert_eq!((start, reads), (128 + number * frame_bytes, vec![(start, wanted)]));
+    }
+    assert_eq!(asked(&mut cursor, file, limit).1, [], "it came with the last");
 }
 
 #[test]

@@ -166,8 +166,7 @@ impl Frame {
     fn finish(&self, out: &mut impl Buffer, start: usize) {
         let frame = &mut out.as_mut()[start..];
         let body_at = CHECKSUM_AT + self.checksum.bytes();
-        let mut digest = Digest::new(self.checksum, self.crc);
-        digest.update(&frame[..CHECKSUM_AT]);
+        let mut digest = Digest::new(self.checksum, self.crc, frame[0]);
         digest.update(&frame[body_at..]);
         let sum = digest.at(self.place).to_le_bytes();
         frame[CHECKSUM_AT..body_at].copy_from_slice(&sum[..self.checksum.bytes()]);
@@ -403,8 +402,7 @@ impl Head {
     /// Starts the checksum over `head`, the frame's bytes from its start on; at least its head is
     /// there. Whatever of the frame is not in `head` must be added with [`Digest::update`].
     pub fn digest(&self, head: &[u8], checksum: ChecksumKind, crc: Crc32cFn) -> Digest {
-        let mut digest = Digest::new(checksum, crc);
-        digest.update(&head[..CHECKSUM_AT]);
+        let mut digest = Digest::new(checksum, crc, head[0]);
         digest.update(&head[CHECKSUM_AT + checksum.bytes()..]);
         digest
     }
