@@ -251,6 +251,26 @@ fn a_segment_ends_at_its_age_and_not_before() {
     let segments: Vec<_> = log.segments().collect();
     assert_eq!((segments.len(), segments[0].end.is_some()), (2, true));
     assert_eq!(log.next_deadline(), None, "an empty segment has no age");
+    // Nothing falls due while the last segment is still on its way to the disk,
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.tick(log.next_deadline().unwrap());
+    assert_eq!(log.segments().count(), 3);
+    let put = |log: &mut Log<Memory>| {
+        log.append(&Entry::from(&Record::put(b"key", b"x")), Level::Disk).unwrap();
+    };
+    put(&mut log);
+    assert_eq!(log.next_deadline(), None);
+    // nor while there is none to move into,
+    run_failing(&mut disk, &mut log, |command| is_header(command).then_some(Fault::NoSpace));
+    assert_eq!(log.next_deadline(), None);
+    assert!(matches!(log.rotate(), Err(AppendError::DiskFull(_))));
+    assert_eq!(log.rotate(), Err(AppendError::Busy));
+    run(&mut disk, &mut log);
+    assert!(log.next_deadline().is_some());
+    // nor in a log that takes nothing more.
+    put(&mut log);
+    run_failing(&mut disk, &mut log, |_| Some(Fault::Fails));
+    assert!(log.poison().is_some() && log.next_deadline().is_none());
 }
 
 #[test]
@@ -271,6 +291,30 @@ fn a_window_ends_when_it_says() {
     log.tick(start.plus(window));
     run(&mut disk, &mut log);
     assert_eq!((log.durable().lsn, log.next_deadline()), (Lsn::new(1), None));
+    // The next window of what came during a sync begins with that sync.
+    let put = |log: &mut Log<Memory>| {
+        log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Os).unwrap();
+    };
+    put(&mut log);
+    run(&mut disk, &mut log);
+    let mut under_way = None;
+    let second = start.plus(window * 2);
+    log.tick(second);
+    while let Some(command) = log.poll_command() {
+        match command {
+            Command::Sync(sync) => under_way = Some(sync),
+            command => {
+                log.complete(disk.execute(command, None));
+            }
+        }
+    }
+    log.tick(second.plus(window / 4));
+    put(&mut log);
+    log.complete(disk.execute(Command::Sync(under_way.unwrap()), None));
+    assert_eq!(log.next_deadline(), Some(second.plus(window)));
+    log.tick(second.plus(window));
+    run(&mut disk, &mut log);
+    assert_eq!((log.durable().lsn, log.next_deadline()), (Lsn::new(3), None));
     // Asked for already, it falls due no more.
     log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Buffered).unwrap();
     assert!(log.next_deadline().is_some());
@@ -363,7 +407,24 @@ fn a_log_opened_again_has_counted_its_segments_and_finds_its_frames() {
     }
     let last = log.appended();
     drop(log);
-    let (log, report) = recovered(&mut disk, &config);
+    let mut pieces = 0;
+    let (log, report) = recover(&mut disk, start(&config, 7, 7), |disk, command| {
+        if let Command::Read(read) = command
+            && read.name.is_segment()
+            && read.offset >= 128
+        {
+            // Pieces of 4 KiB, with the head of a frame before them that the last one had cut.
+            let (bytes, file) = (read.buffer.len() as u64, disk.content(read.name).unwrap());
+            let end = read.offset + bytes;
+            assert!(end.is_multiple_of(4 << 10) || end == file.len() as u64, "{read:?}");
+            assert!(bytes <= (4 << 10) + HEAD_BYTES_MAX as u64, "{read:?}");
+            pieces += 1;
+        }
+        Go::On(None)
+    })
+    .unwrap()
+    .unwrap();
+    assert!(pieces > 100 && report.bytes_read > 500_000, "{pieces}, {}", report.bytes_read);
     assert_eq!((report.segments, report.records), (2, 200));
     let active = last.end.segment;
     let near = log.frame_before_lsn(active, last.lsn).unwrap();
@@ -622,6 +683,57 @@ fn a_recovery_wants_two_buffers_and_its_own_completions() {
 }
 
 #[test]
+fn an_inspection_that_cannot_read_says_why() {
+    let mut disk = Disk::with_sectors(512);
+    filled(&mut disk, 40);
+    let mut inspection = Recovery::new(start(&config(), 7, 7), Mode::Inspect);
+    while let Some(command) = inspection.poll_command() {
+        let fails = command.operation() == Operation::Read;
+        inspection.complete(disk.execute(command, fails.then_some(Fault::Fails)));
+    }
+    match inspection.finish_inspection() {
+        Err(RecoveryError::Io(failure)) => assert_eq!(failure.operation, Operation::Read),
+        result => panic!("{result:?}"),
+    }
+}
+
+#[test]
+fn no_space_is_reserved_where_it_is_not_wanted_or_there_already() {
+    // What is reserved while the log moves on by three segments: of which, and from where on.
+    let reserved = |disk: &mut Disk, log: &mut Log<Memory>| {
+        let mut asked = Vec::new();
+        let last = log.segments().last().unwrap().segment.get() + 3;
+        while log.segments().last().unwrap().segment.get() < last {
+            // Or there is no segment yet to put it in.
+            log.append(&Entry::from(&Record::put(b"key", &[7; 500])), Level::Disk).ok();
+            run_failing(disk, log, |command| {
+                if let Command::Allocate(allocate) = command {
+                    asked.push((allocate.name.file, allocate.from));
+                }
+                None
+            });
+        }
+        asked
+    };
+    let mut disk = Disk::with_sectors(512);
+    let plain = Config { preallocate: false, ..config() };
+    let mut log = open_with(&mut disk, &plain);
+    append(&mut disk, &mut log, b"x").unwrap();
+    assert_eq!(reserved(&mut disk, &mut log), []);
+    let mut disk = Disk::with_sectors(512);
+    let recycling = Config { recycle_max: 1, preallocate: true, reserve_bytes: 1_024, ..config() };
+    let mut log = deleted(&mut disk, &recycling, 3);
+    let asked = reserved(&mut disk, &mut log);
+    let of = |segment| {
+        let file = FileId::Segment(SegmentId::new(segment));
+        asked.iter().filter(move |(asked, _)| *asked == file).map(|(_, from)| *from)
+    };
+    // The fourth is new; the fifth is the first's file, of which all but a little is there.
+    assert!(of(4).any(|from| from < 2_000), "{asked:?}");
+    assert!(of(5).all(|from| from > 7_000), "{asked:?}");
+}
+
+#[test]
 fn a_folder_in_place_of_a_file_is_named() {
     let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
     let Some(Command::List(list)) = recovery.poll_command() else { panic!("it lists first") };
@@ -724,6 +836,8 @@ fn space_is_reserved_in_steps_and_nothing_is_written_behind_one_under_way() {
             };
             assert_eq!(allocate.from, reserved);
             let end = log.appended().end.offset;
+            // The first is asked for by the time that half of what there was is used.
+            assert!(steps > 0 || (512..512 + 213).contains(&end), "{end}");
             assert!(allocate.to >= (end + 1_024).min(8 << 10) && allocate.to <= 8 << 10);
             (reserved, steps) = (allocate.to, steps + 1);
             // Meanwhile more is appended than is being reserved.
@@ -795,6 +909,7 @@ fn an_undone_move_waits_for_what_is_reserved() {
         }
     }
     log.complete(disk.execute(write.unwrap(), Some(Fault::NoSpace)));
+    let version = log.segments_version();
     let (to, reservation) = reservation.unwrap();
     for _ in 0..20 {
         while let Some(command) = log.poll_command() {
@@ -811,6 +926,7 @@ fn an_undone_move_waits_for_what_is_reserved() {
     }
     log.complete(disk.execute(reservation, None));
     run(&mut disk, &mut log);
+    assert!(log.segments_version() > version, "whoever reads has to look again");
     let last = append(&mut disk, &mut log, b"on it goes").unwrap();
     assert_eq!(log.durable().lsn, last);
 }
@@ -1231,13 +1347,13 @@ fn appends_share_a_write_until_it_is_full() {
     let mut lengths = Vec::new();
     while let Some(command) = log.poll_command() {
         if let Command::Write(write) = &command {
-            lengths.push(write.data.as_ref().len());
+            lengths.push((write.data.as_ref().len(), write.sync));
         }
         log.complete(disk.execute(command, None));
     }
     // Five of 1,014 bytes, of which three are under 4 KiB and the head that a frame may have, and
     // one of 13.
-    assert_eq!(lengths, [3 * 1_014, 2 * 1_014 + 13]);
+    assert_eq!(lengths, [(3 * 1_014, false), (2 * 1_014 + 13, true)]);
 }
 
 #[test]
@@ -1551,13 +1667,39 @@ fn a_deletion_counts_a_segment_that_is_just_ending() {
     assert_eq!(log.take_request_result(), Some(Ok(())));
     let left: Vec<_> = log.segments().map(|info| info.segment).collect();
     assert_eq!((log.first_lsn(), left), (Lsn::new(2), vec![SegmentId::new(2)]));
-    // What is durable is known from the manifest too, now that the records are gone.
-    let manifest = disk.content(FileId::Manifest.name()).unwrap();
-    assert_eq!(manifest.len() as u64, MANIFEST_BYTES);
-    match Manifest::parse(manifest, seawall_tests::crc()) {
-        ManifestState::Whole(manifest) => assert_eq!(manifest.durable.lsn, Lsn::new(1)),
+}
+
+/// What the manifest says.
+fn manifest(disk: &Disk) -> Manifest {
+    let bytes = disk.content(FileId::Manifest.name()).unwrap();
+    assert_eq!(bytes.len() as u64, MANIFEST_BYTES);
+    match Manifest::parse(bytes, seawall_tests::crc()) {
+        ManifestState::Whole(manifest) => manifest,
         state => panic!("{state:?}"),
     }
+}
+
+#[test]
+fn the_manifest_knows_the_next_segment_and_what_was_durable_at_a_request() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.rotate().unwrap();
+    let last = append(&mut disk, &mut log, b"y").unwrap();
+    // The third is made ready, before anything can stand in it.
+    assert_eq!(manifest(&disk).last_segment, SegmentId::new(3));
+    log.delete_before(last).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let told = manifest(&disk);
+    assert_eq!((told.durable, told.first_lsn, told.is_clean), (log.durable(), last, false));
+    log.close().unwrap();
+    run(&mut disk, &mut log);
+    assert!(manifest(&disk).is_clean);
+    // Opened again it is not, before there is room for anything to be appended.
+    drop(log);
+    open(&mut disk);
+    assert!(!manifest(&disk).is_clean);
 }
 
 #[test]
@@ -1691,6 +1833,26 @@ fn only_what_somebody_waits_for_is_written_and_a_sync_under_way_gathers() {
     assert_eq!(sync.operation(), Operation::Sync);
     log.complete(disk.execute(sync, None));
     assert_eq!(log.durable(), log.appended());
+    // A sync waits for the writes that it is for, and for no others.
+    put(&mut log, Level::Os);
+    let write = poll(&mut log).expect("a write");
+    log.complete(disk.execute(write, None));
+    put(&mut log, Level::Os);
+    let write = poll(&mut log).expect("a write");
+    log.flush(Level::Disk).unwrap();
+    assert!(poll(&mut log).is_none(), "it would have to be made again");
+    log.complete(disk.execute(write, None));
+    put(&mut log, Level::Os);
+    let write = poll(&mut log).expect("writes come first");
+    assert_eq!(write.operation(), Operation::Write);
+    let sync = poll(&mut log).expect("a sync of what is written");
+    assert_eq!(sync.operation(), Operation::Sync);
+    log.complete(disk.execute(sync, None));
+    assert_eq!(log.durable().lsn, log.appended().lsn.previous());
+    log.complete(disk.execute(write, None));
+    log.flush(Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let written = log.written().lsn;
     // A durable write under way lets others pass to the kernel behind it, but no second sync.
     put(&mut log, Level::Disk);
     let Some(Command::Write(first)) = poll(&mut log) else { panic!("it is written") };
@@ -1701,7 +1863,7 @@ fn only_what_somebody_waits_for_is_written_and_a_sync_under_way_gathers() {
     let Some(Command::Write(second)) = poll(&mut log) else { panic!("it is written") };
     assert!(!second.sync);
     log.complete(disk.execute(Command::Write(second), None));
-    assert_eq!(log.written().lsn, Lsn::new(5), "what comes before it is not there yet");
+    assert_eq!(log.written().lsn, written, "what comes before it is not there yet");
     log.complete(disk.execute(Command::Write(first), None));
     run(&mut disk, &mut log);
     assert_eq!(log.durable(), log.appended());

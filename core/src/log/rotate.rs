@@ -262,7 +262,6 @@ impl<B: Buffer> Log<B> {
             return Some(self.write_manifest(ManifestFor::Spare, |manifest| Manifest {
                 last_segment,
                 durable,
-                is_clean: false,
                 ..manifest
             }));
         }

@@ -680,7 +680,9 @@ mod tests {
             let mut bytes = Vec::new();
             frame().put_record(&mut bytes, entry);
             assert_eq!(entries_of(&bytes), [*entry]);
-            assert!(bytes.len() as u64 <= record_frame_bytes_max(entry));
+            let bytes_max = record_frame_bytes_max(entry);
+            assert_eq!(bytes_max, HEAD_BYTES_MAX as u64 + entry.stored_bytes());
+            assert!(bytes.len() as u64 <= bytes_max);
             let content_bytes = usize::try_from(entry.stored_bytes()).unwrap();
             for cut in 0..bytes.len() - content_bytes {
                 assert_eq!(Head::parse(&bytes[..cut], ChecksumKind::Crc32c), Parsed::Short);
