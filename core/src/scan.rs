@@ -157,8 +157,8 @@ struct Search {
     content_end: u64,
     /// What may be frames, until the search comes to their ends.
     candidates: BinaryHeap<Reverse<Candidate>>,
-    /// One of them is looked at again; if it is no frame the search goes on from here.
-    resume: Option<u64>,
+    /// One of them is looked at again.
+    resume: Option<Resume>,
     /// A frame of the file's earlier life may begin here.
     is_stale_due: bool,
     /// Where the last frames of that life without anything between them begin and end.
@@ -167,11 +167,23 @@ struct Search {
     stale_lsn: Lsn,
 }
 
-/// Bytes that begin as a frame does. The one that ends first comes first.
+/// How the search goes on if what is looked at again is no frame.
+#[derive(Clone, Copy, Debug)]
+struct Resume {
+    at: u64,
+    /// What the search knew of content when it first came to the candidate.
+    content_end: u64,
+}
+
+/// Bytes that begin as a frame does. The one that ends first comes first, and of those that end
+/// together the longest.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Candidate {
     end: u64,
-    start: u64,
+    /// The byte past the last one before it that is not zero.
+    content_end: u64,
+    /// No frame is longer than 1 GiB.
+    bytes: u32,
     /// The low 16 bits of the LSN that a frame after it has.
     next_low: u16,
 }
@@ -346,8 +358,12 @@ impl SegmentScan {
     /// it would not be summed.
     fn put_off(&mut self, head: &Head, input: &[u8]) {
         let Some(search) = &mut self.search else { return };
-        let next_low = next_low(head);
-        let candidate = Candidate { end: self.at + head.frame_bytes, start: self.at, next_low };
+        let candidate = Candidate {
+            end: self.at + head.frame_bytes,
+            content_end: search.content_end,
+            bytes: u32::try_from(head.frame_bytes).unwrap_or(u32::MAX),
+            next_low: next_low(head),
+        };
         let behind = usize::try_from(head.frame_bytes).ok().and_then(|bytes| {
             let (frame, behind) = input.split_at_checked(bytes)?;
             (behind.len() >= HEAD_BYTES_MAX).then_some((behind, frame.last() != Some(&0)))
@@ -371,14 +387,15 @@ impl SegmentScan {
                 // What it reached into has turned out to be something else.
                 continue;
             }
-            let bytes = candidate.end - candidate.start;
+            let bytes = u64::from(candidate.bytes);
             let is_content = candidate.end == search.content_end;
             let is_fitting = candidate.is_followed(input, is_content, &self.start);
             let left = if is_fitting { &mut self.work.fitting } else { &mut self.work.other };
             if *left >= bytes {
                 *left -= bytes;
-                search.resume = Some(self.at);
-                self.at = candidate.start;
+                let content_end = candidate.content_end;
+                search.resume = Some(Resume { at: self.at, content_end });
+                self.at = candidate.end - bytes;
                 return true;
             }
             self.report.is_exhausted |= is_fitting;
@@ -494,7 +511,10 @@ impl SegmentScan {
 
     fn accept(&mut self, found: &Found) {
         let next_lsn = found.lsn.plus(found.head.count);
-        if let Some(search) = self.search.take() {
+        if let Some(mut search) = self.search.take() {
+            if let Some(resume) = search.resume {
+                search.content_end = resume.content_end;
+            }
             self.add_hole(&search, self.at, Some(found.lsn));
         }
         self.at = found.end();
@@ -537,7 +557,7 @@ impl SegmentScan {
             return;
         };
         match search.resume.take() {
-            Some(resume) => self.at = resume.min(self.start.limit),
+            Some(resume) => self.at = resume.at.min(self.start.limit),
             None => search.pass_byte(&mut self.at, self.start.limit, is_nonzero),
         }
     }
@@ -600,9 +620,7 @@ impl Search {
         let has_room = self.candidates.len() < CANDIDATES_MAX;
         if !has_room {
             let mut all = core::mem::take(&mut self.candidates).into_vec();
-            all.select_nth_unstable_by_key(CANDIDATES_MAX / 2, |Reverse(each)| {
-                each.end - each.start
-            });
+            all.select_nth_unstable_by_key(CANDIDATES_MAX / 2, |Reverse(each)| each.bytes);
             all.truncate(CANDIDATES_MAX / 2);
             self.candidates = all.into();
         }
@@ -746,12 +764,127 @@ mod tests {
         let hole_bytes = 300;
         let most = hole_bytes / BATCH_RECORD_BYTES_MIN;
         for (lost, is_found) in [(1, true), (most, true), (most + 1, false)] {
-            let mut bytes = alloc::vec![0xff; usize::try_from(hole_bytes).unwrap()];
-            frame_at(hole_bytes, Lsn::new(1 + lost))
-                .put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+            let mut bytes = Vec::new();
+            put_frame(&mut bytes, 1, 1);
+            bytes.resize(bytes.len() + usize::try_from(hole_bytes).unwrap(), 0xff);
+            put_frame(&mut bytes, 1, 2 + lost);
             let report = scan(&bytes, bytes.len());
             assert_eq!(report.records_after, u64::from(is_found), "{lost} of {most}");
         }
+    }
+
+    #[test]
+    fn zeros_are_counted_across_blocks() {
+        for zeros in [0, 1, 4_095, 4_096, 4_097, 8_192, 10_000] {
+            let mut bytes = vec![0; zeros];
+            assert_eq!(count_zeros(&bytes), zeros);
+            bytes.extend([7, 0, 0]);
+            assert_eq!(count_zeros(&bytes), zeros);
+        }
+    }
+
+    #[test]
+    fn a_file_may_end_before_it_should() {
+        let bytes = random_frames(3, 200);
+        let frame_bytes = bytes.len() / 3;
+        for cut in 0..=bytes.len() {
+            let mut scan = SegmentScan::new(start(bytes.len() as u64 + 100));
+            for piece in bytes[..cut].chunks(90) {
+                scan.feed(piece, |_| {});
+            }
+            scan.ends_at(cut as u64);
+            while let Some((from, _)) = scan.wants() {
+                scan.feed(&bytes[usize::try_from(from).unwrap()..cut], |_| {});
+            }
+            let report = scan.into_report();
+            let whole = cut / frame_bytes;
+            // What is missing is a hole, also where nothing is left of it.
+            let hole = report.holes[0];
+            let place = (hole.start, hole.end, hole.resumes);
+            assert_eq!(place, ((whole * frame_bytes) as u64, cut as u64, None), "{cut}");
+            assert_eq!((report.records, report.holes.len()), (whole as u64, 1), "{cut}");
+        }
+    }
+
+    /// A frame of one record that was written with this salt.
+    fn put_frame(bytes: &mut Vec<u8>, salt: u64, lsn: u64) -> u64 {
+        let offset = bytes.len() as u64;
+        let frame = frame_at(offset, Lsn::new(lsn));
+        let place = Place { salt, ..frame.place };
+        Frame { place, ..frame }.put_record(bytes, &Entry::from(&Record::put(b"key", b"value")));
+        offset
+    }
+
+    fn scan_recycled(bytes: &[u8]) -> ScanReport {
+        let earlier = Earlier { segment: SegmentId::FIRST, salt: 7, lsn: Lsn::new(100) };
+        let start = ScanStart { earlier: Some(earlier), ..start(bytes.len() as u64) };
+        let mut scan = SegmentScan::new(start);
+        scan.feed(bytes, |_| {});
+        scan.into_report()
+    }
+
+    #[test]
+    fn frames_of_an_earlier_life_hide_none_of_this_one() {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 1, 1);
+        let hole_start = bytes.len() as u64;
+        for lsn in 200..210 {
+            put_frame(&mut bytes, 7, lsn);
+        }
+        let hole_end = put_frame(&mut bytes, 1, 2);
+        let report = scan_recycled(&bytes);
+        assert_eq!((report.records, report.records_after), (1, 1));
+        let hole = report.holes[0];
+        let place = (hole.start, hole.end, hole.stale_from);
+        assert_eq!(place, (hole_start, hole_end, hole_start));
+        assert!(hole.is_unwritten() && !hole.is_zero);
+        // Bytes that are neither are what they are.
+        bytes[usize::try_from(hole_start).unwrap() + 12] ^= 1;
+        let hole = scan_recycled(&bytes).holes[0];
+        assert!(hole.stale_from > hole_start && hole.stale_from < hole_end && !hole.is_unwritten());
+    }
+
+    #[test]
+    fn a_hole_of_zeros_holds_no_earlier_life() {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 1, 1);
+        bytes.resize(1_000, 0);
+        put_frame(&mut bytes, 1, 2);
+        for report in [scan_recycled(&bytes), scan(&bytes, 64 << 10)] {
+            let hole = report.holes[0];
+            assert_eq!(
+                (hole.is_zero, hole.end, hole.stale_from),
+                (true, 1_000, 1_000),
+                "{report:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_earlier_life_is_known_by_numbers_that_it_can_have() {
+        // From the first on 64 Ki are open, and as many as fit before the frame.
+        let most = 20_000 / BATCH_RECORD_BYTES_MIN + (1 << 16);
+        for (ahead, is_stale) in [(0, true), (70_000, true), (most, true), (most + 1, false)] {
+            let mut bytes = Vec::new();
+            put_frame(&mut bytes, 1, 1);
+            bytes.resize(20_000, 0xff);
+            // One that is known leads to the next.
+            put_frame(&mut bytes, 7, 100 + ahead);
+            let report = scan_recycled(&bytes);
+            assert_eq!(report.holes[0].stale_from < bytes.len() as u64, is_stale, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_known_where_it_is_the_last() {
+        let mut bytes = Vec::new();
+        put_frame(&mut bytes, 1, 1);
+        assert_eq!(scan(&bytes, 64 << 10).seal_offset, None);
+        let offset = bytes.len() as u64;
+        frame_at(offset, Lsn::new(2)).put_body(&mut bytes, FrameKind::Seal, b"index");
+        assert_eq!(scan(&bytes, 64 << 10).seal_offset, Some(offset));
+        put_frame(&mut bytes, 1, 2);
+        assert_eq!(scan(&bytes, 64 << 10).seal_offset, None);
     }
 
     #[test]
@@ -849,11 +982,17 @@ mod tests {
     fn candidates_are_bounded_and_the_shortest_kept() {
         let mut search = Search::new(0, None);
         let max = CANDIDATES_MAX as u64;
-        let candidate = |start| Candidate { end: 2 * max + start, start: 2 * start, next_low: 0 };
+        let bytes_of = |number| u32::try_from(2 * max - number).unwrap();
+        let candidate = |number| Candidate {
+            end: 2 * max + number,
+            content_end: 0,
+            bytes: bytes_of(number),
+            next_low: 0,
+        };
         assert!((0..max).all(|start| search.keep(candidate(start))));
         assert!(!search.keep(candidate(max)));
         assert_eq!(search.candidates.len(), CANDIDATES_MAX / 2 + 1);
-        assert!(search.candidates.iter().all(|Reverse(each)| each.start >= max));
+        assert!(search.candidates.iter().all(|Reverse(each)| each.bytes <= bytes_of(max / 2)));
         assert!(search.keep(candidate(max + 1)));
     }
 }
