@@ -958,6 +958,76 @@ fn a_header_broken_behind_a_torn_tail_is_damage() {
     assert!(disk.content(moved.unwrap()).is_some(), "the segment is kept in quarantine");
 }
 
+/// What the recovery of a damaged log says is not there any more: in which segments, what, and from
+/// where to where.
+fn told(disk: &Disk, damage: impl FnOnce(&mut Disk)) -> Vec<(u64, RangeKind, u64, u64)> {
+    let mut disk = disk.clone();
+    damage(&mut disk);
+    let config = Config { scan: RecoveryScan::Full, ..config() };
+    let report = recovered(&mut disk, &config).1;
+    assert!(report.damage.is_some());
+    report
+        .ranges
+        .iter()
+        .filter_map(|range| match range.file.file {
+            FileId::Segment(segment) => Some((segment.get(), range.kind, range.start, range.end)),
+            _ => None,
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_lost_is_told_to_the_byte() {
+    use RangeKind::{Corrupt, Missing, Orphaned, Torn, Zeros};
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 55);
+    let last = log.durable().end.offset;
+    let full = sealed(&log).1.frames_end;
+    assert_eq!(log.segments().count(), 4);
+    drop(log);
+    let name = |segment| FileId::Segment(SegmentId::new(segment)).name();
+    // Frames of one record each.
+    let frame_bytes = (full - 128) / 15;
+    let (start, end) = (128 + 3 * frame_bytes, 128 + 4 * frame_bytes);
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let rest = [
+        (3, Orphaned, 128, full),
+        (4, Orphaned, 128, last),
+        (4, Zeros, last, 8 << 10),
+        (5, Zeros, 128, 8 << 10),
+    ];
+    let with_rest = |first: &[_]| [first, &rest].concat();
+    let flip = |segment, offset: u64| {
+        told(&disk, move |disk| disk.damage(name(segment), |bytes| bytes[at(offset)] ^= 1))
+    };
+    let behind = (2, Orphaned, end, full);
+    assert_eq!(flip(2, start + 30), with_rest(&[(2, Corrupt, start, end), behind]));
+    // Zeros in place of one frame, then of all that follow.
+    let zeroed = told(&disk, |disk| {
+        disk.damage(name(2), |bytes| bytes[at(start)..at(end)].fill(0));
+    });
+    assert_eq!(zeroed, with_rest(&[(2, Corrupt, start, end), behind]));
+    let zeroed = told(&disk, |disk| disk.damage(name(2), |bytes| bytes[at(start)..].fill(0)));
+    assert_eq!(zeroed, with_rest(&[(2, Missing, start, full)]));
+    let cut = told(&disk, |disk| disk.damage(name(2), |bytes| bytes.truncate(at(start) + 9)));
+    let gone = [(2, Corrupt, start, start + 9), (2, Missing, start + 9, full)];
+    assert_eq!(cut, with_rest(&gone));
+    assert_eq!(flip(2, 24), with_rest(&[(2, Corrupt, 0, full + 15)]));
+    let link = [(2, Corrupt, 72, 128), (2, Orphaned, 128, full)];
+    assert_eq!(flip(2, 80), with_rest(&link));
+    // In the last segment that was moved into: what was never written is not missing.
+    let (start, end) = (last - 2 * frame_bytes, last - frame_bytes);
+    let spare = (5, Zeros, 128, 8 << 10);
+    let behind = [(4, Orphaned, end, last), (4, Zeros, last, 8 << 10), spare];
+    assert_eq!(flip(4, start + 30), [&[(4, Corrupt, start, end)][..], &behind].concat());
+    // What a crash can do to the last frame is no damage.
+    let mut torn = disk.clone();
+    torn.damage(name(4), |bytes| bytes[at(last) - 1] ^= 1);
+    let report = recovered(&mut torn, &config()).1;
+    let kinds: Vec<_> = report.ranges.iter().map(|range| (range.kind, range.start)).collect();
+    assert_eq!((report.damage, kinds[0]), (None, (Torn, end)));
+}
+
 #[test]
 fn a_sealed_segment_with_nothing_but_its_header_is_damage() {
     let mut disk = Disk::with_sectors(512);

@@ -645,11 +645,15 @@ impl Judge<'_> {
             if index >= from && arranged.link == LinkState::Broken {
                 push(lost, LINK_OFFSET, FRAMES_OFFSET);
             }
-            let mut at = if index > from { FRAMES_OFFSET } else { report.end };
+            // Where a segment's link is lost none of its frames can be kept.
+            let is_kept = index <= from && arranged.is_linked();
+            let kept_end = if is_kept { report.end } else { FRAMES_OFFSET };
+            let mut at = kept_end;
             for hole in &report.holes {
                 push(RangeKind::Orphaned, at, hole.start);
                 let is_unwritten = hole.is_zero && hole.resumes.is_none();
-                let kind = match (is_unwritten, is_damage && index == from) {
+                let is_break = is_kept && index == from && hole.start == kept_end;
+                let kind = match (is_unwritten, is_damage && is_break) {
                     (true, false) => RangeKind::Zeros,
                     (true, true) => RangeKind::Missing,
                     (false, _) => lost,
