@@ -6,10 +6,10 @@ use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryS
 use seawall_core::cursor::{Cursor, Footer, Start, StartError, Step, Target, footer, holder};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::event::Event;
-use seawall_core::id::{Lsn, Position, SegmentId, Time};
+use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
-use seawall_core::recover::{Mode, RangeKind, Recovery, RecoveryError};
+use seawall_core::recover::{Mode, Proof, RangeKind, Recovery, RecoveryError, RecoveryStart};
 use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed};
@@ -956,6 +956,74 @@ fn a_header_broken_behind_a_torn_tail_is_damage() {
     assert_eq!((report.last_lsn, damage.first_lost), (Lsn::new(1), Lsn::new(2)));
     let moved = report.ranges.iter().find(|range| range.file == second).unwrap().moved_to;
     assert!(disk.content(moved.unwrap()).is_some(), "the segment is kept in quarantine");
+}
+
+#[test]
+fn a_segment_that_is_gone_or_of_another_log_is_named() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 55);
+    let spare = log.segments().last().unwrap().segment.next();
+    drop(log);
+    let name = |segment| FileId::Segment(SegmentId::new(segment)).name();
+    // The last one with records is named by no link; that it is gone is damage.
+    let mut without_last = disk.clone();
+    without_last.lose(name(4));
+    let damage = recovered(&mut without_last, &config()).1.damage.unwrap();
+    assert_eq!((damage.first_lost, damage.proof), (Lsn::new(46), Proof::Manifest));
+    for gone in [1, 2, spare.get()] {
+        let mut disk = disk.clone();
+        disk.lose(name(gone));
+        let refused = recover(&mut disk, start(&config(), 7, 7), |_, _| Go::On(None)).unwrap();
+        match refused {
+            Err(RecoveryError::Missing(named)) => assert_eq!(named, name(gone)),
+            result => panic!("{gone}: {:?}", result.map(|(_, report)| report)),
+        }
+        let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config() };
+        let report = recovered(&mut disk, &salvage).1;
+        let missing = report.ranges.iter().filter(|range| range.kind == RangeKind::Missing);
+        assert_eq!(missing.map(|range| range.file).collect::<Vec<_>>(), [name(gone)]);
+        assert!(report.damage.is_some(), "{gone}");
+    }
+    let mut other = Disk::with_sectors(512);
+    let begin = RecoveryStart { new_log_id: LogId([9; 16]), ..start(&config(), 7, 7) };
+    let mut log = recover(&mut other, begin, |_, _| Go::On(None)).unwrap().unwrap().0;
+    run(&mut other, &mut log);
+    while log.segments().count() < 4 {
+        append(&mut other, &mut log, &[7; 500]).unwrap();
+    }
+    let theirs = other.content(name(2)).unwrap().to_vec();
+    disk.damage(name(2), |bytes| bytes.copy_from_slice(&theirs));
+    let refused = recover(&mut disk, start(&config(), 7, 7), |_, _| Go::On(None)).unwrap();
+    match refused {
+        Err(RecoveryError::Foreign { file, found, expected }) => {
+            assert_eq!((file, found), (name(2), LogId([9; 16])));
+            assert_eq!(expected, LogId([7; 16]));
+        }
+        result => panic!("{:?}", result.map(|(_, report)| report)),
+    }
+}
+
+#[test]
+fn what_a_truncation_could_not_remove_does_not_come_back() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 55);
+    log.truncate_after(Lsn::new(20)).unwrap();
+    run_failing(&mut disk, &mut log, |command| {
+        (command.operation() == Operation::Remove).then_some(Fault::Fails)
+    });
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    let last = append(&mut disk, &mut log, b"on").unwrap();
+    drop(log);
+    for has_manifest in [true, false] {
+        let mut disk = disk.clone();
+        if !has_manifest {
+            disk.lose(FileId::Manifest.name());
+        }
+        let report = recovered(&mut disk, &config()).1;
+        assert_eq!((report.first_lsn, report.last_lsn), (Lsn::new(1), last));
+        assert_eq!((report.damage, report.bytes_cut()), (None, 0), "{has_manifest}");
+        assert!(disk.content(FileId::Segment(SegmentId::new(3)).name()).is_none());
+    }
 }
 
 /// What the recovery of a damaged log says is not there any more: in which segments, what, and from

@@ -626,6 +626,8 @@ impl Judge<'_> {
         }
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
         let from = self.broken.map_or(usize::MAX, |broken| broken.index);
+        // Zeros where the log breaks off: were there records?
+        let lacks_records = self.durable.lsn > self.last_good();
         for (index, (arranged, walked)) in live.enumerate() {
             let file = FileId::Segment(arranged.segment).name();
             let mut push = |kind, start, end| {
@@ -653,7 +655,7 @@ impl Judge<'_> {
                 push(RangeKind::Orphaned, at, hole.start);
                 let is_unwritten = hole.is_zero && hole.resumes.is_none();
                 let is_break = is_kept && index == from && hole.start == kept_end;
-                let kind = match (is_unwritten, is_damage && is_break) {
+                let kind = match (is_unwritten, lacks_records && is_break) {
                     (true, false) => RangeKind::Zeros,
                     (true, true) => RangeKind::Missing,
                     (false, _) => lost,
