@@ -390,8 +390,11 @@ impl World {
         // Commands on their way may have run, or half, or not at all.
         for command in core::mem::take(&mut self.waiting) {
             self.tell(|| format!("on its way: {}", describe(&command)));
-            self.note_lie(&command);
-            match self.random.below(3) {
+            let goes = self.random.below(3);
+            if goes > 0 {
+                self.note_lie(&command);
+            }
+            match goes {
                 0 => {}
                 1 => self.disk.begin(&command),
                 _ => drop(self.disk.execute(command, None)),
@@ -429,13 +432,14 @@ impl World {
             let mut verdict = Ok(());
             let opened = recover(&mut disk, start, |disk, command| {
                 note(&mut self.hash, command);
-                self.note_lie(command);
                 if left == Some(0) {
                     if self.random.chance(1, 2) {
+                        self.note_lie(command);
                         disk.begin(command);
                     }
                     return Go::Stop;
                 }
+                self.note_lie(command);
                 left = left.map(|left| left - 1);
                 let fault = self.fault(command);
                 has_failed |= fault.is_some();
