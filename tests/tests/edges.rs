@@ -1922,6 +1922,31 @@ fn a_segment_without_records_is_not_ended() {
 }
 
 #[test]
+fn what_a_segment_did_not_use_is_given_back_once_it_is_synced() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { fsync_policy: FsyncPolicy::Os, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    log.append(&Entry::from(&Record::put(b"key", b"x")), Level::Os).unwrap();
+    run(&mut disk, &mut log);
+    log.rotate().unwrap();
+    let (mut is_synced, mut trims) = (false, 0);
+    loop {
+        // Whenever something is done, all that follows in the background.
+        while let Some(command) = log.poll_lane(Lane::Background) {
+            if command.operation() == Operation::Truncate {
+                assert!(is_synced, "it is written, not synced");
+                trims += 1;
+            }
+            log.complete(disk.execute(command, None));
+        }
+        let Some(command) = log.poll_lane(Lane::Commit) else { break };
+        is_synced |= command.operation() == Operation::Sync;
+        log.complete(disk.execute(command, None));
+    }
+    assert_eq!(trims, 1);
+}
+
+#[test]
 fn a_short_segment_is_not_kept_to_be_recycled() {
     let mut disk = Disk::with_sectors(512);
     let config = Config { recycle_max: 2, ..config() };
