@@ -1077,6 +1077,9 @@ fn what_is_lost_is_told_to_the_byte() {
     assert_eq!(zeroed, with_rest(&[(2, Corrupt, start, end), behind]));
     let zeroed = told(&disk, |disk| disk.damage(name(2), |bytes| bytes[at(start)..].fill(0)));
     assert_eq!(zeroed, with_rest(&[(2, Missing, start, full)]));
+    // With the link too: what stood behind it was durable.
+    let zeroed = told(&disk, |disk| disk.damage(name(2), |bytes| bytes[72..].fill(0)));
+    assert_eq!(zeroed, with_rest(&[(2, Missing, 128, full)]));
     let cut = told(&disk, |disk| disk.damage(name(2), |bytes| bytes.truncate(at(start) + 9)));
     let gone = [(2, Corrupt, start, start + 9), (2, Missing, start + 9, full)];
     assert_eq!(cut, with_rest(&gone));

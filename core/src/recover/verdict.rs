@@ -654,7 +654,7 @@ impl Judge<'_> {
             for hole in &report.holes {
                 push(RangeKind::Orphaned, at, hole.start);
                 let is_unwritten = hole.is_zero && hole.resumes.is_none();
-                let is_break = is_kept && index == from && hole.start == kept_end;
+                let is_break = index == from && hole.start == kept_end;
                 let kind = match (is_unwritten, lacks_records && is_break) {
                     (true, false) => RangeKind::Zeros,
                     (true, true) => RangeKind::Missing,
