@@ -40,6 +40,11 @@ impl Prefetch {
         Self { is_on, last: None, in_a_row: 0, stream: None }
     }
 
+    /// Takes it to another thread; what is left begins anew.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::new(self.is_on))
+    }
+
     /// Runs a read, or hands out what was fetched of it; that may be more than was asked for.
     pub(crate) fn run(&mut self, job: ReadJob) -> Result<ReadDone, Error> {
         let (segment, offset, limit) = (job.segment, job.offset, job.limit);

@@ -278,8 +278,7 @@ impl Reader {
                 Advance::End => return Ok(None),
                 Advance::Read(job) => {
                     // Should the future be dropped, the next call begins anew.
-                    let anew = Prefetch::new(self.reading.source().config().prefetch);
-                    let mut prefetch = std::mem::replace(&mut self.prefetch, anew);
+                    let mut prefetch = self.prefetch.take();
                     let read = move || prefetch.run(job).map(|done| (prefetch, done));
                     let (prefetch, done) = off_thread(read).await?;
                     self.prefetch = prefetch;

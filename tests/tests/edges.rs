@@ -14,7 +14,7 @@ use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed};
 use seawall_core::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
-use seawall_core::wire::name::FileId;
+use seawall_core::wire::name::{FileId, FileName};
 use seawall_tests::disk::{Disk, Fault, Memory, end_of};
 use seawall_tests::opening::{Go, Opened, recover, start};
 use seawall_tests::records::record_bytes;
@@ -60,7 +60,11 @@ fn open_with(disk: &mut Disk, config: &Config) -> Log<Memory> {
 }
 
 fn recovered(disk: &mut Disk, config: &Config) -> Opened {
-    recover(disk, start(config, 7, 7), |_, _| Go::On(None)).unwrap().unwrap()
+    tried(disk, config).unwrap()
+}
+
+fn tried(disk: &mut Disk, config: &Config) -> Result<Opened, RecoveryError> {
+    recover(disk, start(config, 7, 7), |_, _| Go::On(None)).unwrap()
 }
 
 fn append(disk: &mut Disk, log: &mut Log<Memory>, value: &[u8]) -> Result<Lsn, AppendError> {
@@ -446,13 +450,7 @@ fn a_seek_without_an_index_goes_to_any_offset() {
     let mut cursor = Cursor::new(info, seawall_tests::crc(), 64 << 10, 1 << 20);
     for target in [300_000, 128, 129, 65_663, 65_664, 70_000, 400_000, 5_000] {
         cursor.seek(Target::Offset(target), None);
-        let found = loop {
-            match cursor.step(limit) {
-                Step::Read { offset, bytes } => fill(&mut cursor, file, offset, bytes),
-                Step::Record(record, _) => break record.position.offset,
-                step => panic!("{step:?}"),
-            }
-        };
+        let (found, _) = asked(&mut cursor, file, limit);
         assert!((target..target + 5_100).contains(&found), "{target}: {found}");
     }
 }
@@ -637,7 +635,7 @@ fn a_record_may_be_as_long_as_the_limit() {
 }
 
 #[test]
-fn a_batch_may_be_as_long_as_the_limit_and_has_its_place() {
+fn a_batch_begins_where_its_position_says() {
     let mut disk = Disk::with_sectors(512);
     let mut log = open(&mut disk);
     assert_eq!(log.id(), start(&config(), 7, 7).new_log_id);
@@ -946,7 +944,7 @@ fn a_header_broken_behind_a_torn_tail_is_damage() {
     }
     assert_eq!(log.durable().lsn, Lsn::new(2));
     drop(log);
-    let second = FileId::Segment(SegmentId::new(2)).name();
+    let second = name(2);
     disk.damage(second, |bytes| bytes[24] ^= 1);
     // The segment before ends in zeros, as when a crash takes its trimming back.
     disk.damage(first, |bytes| bytes.resize(8 << 10, 0));
@@ -958,13 +956,17 @@ fn a_header_broken_behind_a_torn_tail_is_damage() {
     assert!(disk.content(moved.unwrap()).is_some(), "the segment is kept in quarantine");
 }
 
+/// The name of the segment with this number.
+fn name(segment: u64) -> FileName {
+    FileId::Segment(SegmentId::new(segment)).name()
+}
+
 #[test]
 fn a_segment_that_is_gone_or_of_another_log_is_named() {
     let mut disk = Disk::with_sectors(512);
     let log = filled(&mut disk, 55);
     let spare = log.segments().last().unwrap().segment.next();
     drop(log);
-    let name = |segment| FileId::Segment(SegmentId::new(segment)).name();
     // The last one with records is named by no link; that it is gone is damage.
     let mut without_last = disk.clone();
     without_last.lose(name(4));
@@ -973,7 +975,7 @@ fn a_segment_that_is_gone_or_of_another_log_is_named() {
     for gone in [1, 2, spare.get()] {
         let mut disk = disk.clone();
         disk.lose(name(gone));
-        let refused = recover(&mut disk, start(&config(), 7, 7), |_, _| Go::On(None)).unwrap();
+        let refused = tried(&mut disk, &config());
         match refused {
             Err(RecoveryError::Missing(named)) => assert_eq!(named, name(gone)),
             result => panic!("{gone}: {:?}", result.map(|(_, report)| report)),
@@ -993,7 +995,7 @@ fn a_segment_that_is_gone_or_of_another_log_is_named() {
     }
     let theirs = other.content(name(2)).unwrap().to_vec();
     disk.damage(name(2), |bytes| bytes.copy_from_slice(&theirs));
-    let refused = recover(&mut disk, start(&config(), 7, 7), |_, _| Go::On(None)).unwrap();
+    let refused = tried(&mut disk, &config());
     match refused {
         Err(RecoveryError::Foreign { file, found, expected }) => {
             assert_eq!((file, found), (name(2), LogId([9; 16])));
@@ -1022,7 +1024,7 @@ fn what_a_truncation_could_not_remove_does_not_come_back() {
         let report = recovered(&mut disk, &config()).1;
         assert_eq!((report.first_lsn, report.last_lsn), (Lsn::new(1), last));
         assert_eq!((report.damage, report.bytes_cut()), (None, 0), "{has_manifest}");
-        assert!(disk.content(FileId::Segment(SegmentId::new(3)).name()).is_none());
+        assert!(disk.content(name(3)).is_none());
     }
 }
 
@@ -1053,7 +1055,6 @@ fn what_is_lost_is_told_to_the_byte() {
     let full = sealed(&log).1.frames_end;
     assert_eq!(log.segments().count(), 4);
     drop(log);
-    let name = |segment| FileId::Segment(SegmentId::new(segment)).name();
     // Frames of one record each.
     let frame_bytes = (full - 128) / 15;
     let (start, end) = (128 + 3 * frame_bytes, 128 + 4 * frame_bytes);
@@ -1304,7 +1305,7 @@ fn damage_to_a_long_value_is_no_torn_tail() {
     let broken = usize::try_from(ends[1]).unwrap() + 9;
     disk.damage(FileId::Segment(SegmentId::FIRST).name(), |bytes| bytes[broken] ^= 1);
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
-    let refused = recover(&mut disk, start(&strict, 7, 7), |_, _| Go::On(None)).unwrap();
+    let refused = tried(&mut disk, &strict);
     assert!(matches!(refused, Err(RecoveryError::Damaged(_))), "{refused:?}");
     let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config };
     let report = recovered(&mut disk, &salvage).1;
@@ -1457,7 +1458,7 @@ fn what_waits_to_be_recycled_goes_when_the_disk_is_full_or_it_cannot_be_had() {
     }
     assert_eq!(refused, 1, "one segment is made at a time");
     assert!(disk.content(FileId::Segment(SegmentId::FIRST).name()).is_none());
-    let second = FileId::Segment(SegmentId::new(2)).name();
+    let second = name(2);
     assert!(disk.content(second).is_some());
     // The disk is full: what is held for later is given back.
     let appended = loop {
@@ -1567,7 +1568,7 @@ fn lose_a_link(goes_on: bool) {
     drop(log);
     disk.damage(second, |bytes| bytes[72..128].fill(0));
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
-    let refused = recover(&mut disk, start(&strict, 7, 7), |_, _| Go::On(None)).unwrap();
+    let refused = tried(&mut disk, &strict);
     assert!(matches!(refused, Err(RecoveryError::Damaged(_))), "{refused:?}");
     let report = recovered(&mut disk, &config()).1;
     let damage = report.damage.expect("two records are gone");
@@ -1722,7 +1723,7 @@ fn a_command_that_fails_ends_the_log_only_where_it_must() {
     assert_eq!(taken(truncate, is_footer, NoSpace), Taken::Degraded);
 }
 
-/// A request that is carried out, and the commands that change a file of a segment.
+/// Carries a request out: the commands on files that it takes.
 fn changes_of(disk: &mut Disk, log: &mut Log<Memory>) -> Vec<(Operation, FileId)> {
     let mut changes = Vec::new();
     run_failing(disk, log, |command| {
@@ -1961,7 +1962,7 @@ fn a_short_segment_is_not_kept_to_be_recycled() {
     let last = log.appended().lsn;
     log.delete_before(last).unwrap();
     run(&mut disk, &mut log);
-    let is_there = |id| disk.content(FileId::Segment(SegmentId::new(id)).name()).is_some();
+    let is_there = |id| disk.content(name(id)).is_some();
     assert!(!is_there(1) && is_there(2), "{:?}", disk.names().collect::<Vec<_>>());
 }
 
