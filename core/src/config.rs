@@ -73,8 +73,9 @@ pub struct Config {
     pub fsync_policy: FsyncPolicy,
     /// Whether a segment's space is reserved before it is used.
     pub preallocate: bool,
-    /// How much of it is reserved at a time, in bytes. What is reserved and not used is read when
-    /// the log is opened after a crash.
+    /// How much of it is reserved at a time, in bytes; a segment begins with less, and each step
+    /// doubles what it has. What is reserved and not used is read when the log is opened after a
+    /// crash. The size of a segment or more: all of it at once.
     pub reserve_bytes: u64,
     /// The files of so many deleted segments at most are kept, to become segments again: their
     /// blocks are written already. 0: none.

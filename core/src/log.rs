@@ -677,6 +677,12 @@ impl<B: Buffer> Log<B> {
         self.sealed.iter().copied().chain(self.open.iter().map(Open::info))
     }
 
+    /// The last of them, or none.
+    pub fn newest_segment(&self) -> SegmentId {
+        let open = self.open.back().map(Open::info);
+        open.or(self.sealed.back().copied()).map_or(SegmentId::NONE, |info| info.segment)
+    }
+
     /// A frame of an open segment that begins at or before this record, from its index: its offset
     /// and its first LSN. Sealed segments have their index in their footer.
     pub fn frame_before_lsn(&self, segment: SegmentId, lsn: Lsn) -> Option<(u64, Lsn)> {

@@ -1,7 +1,7 @@
 //! Recovery: from a folder of files to a log, and a report of everything that was found.
 //!
 //! ```text
-//!   list ─► manifest ─► headers ─► walk (footers or frames) ─► verdict ─► acts ─► log, report
+//!   list ─► manifest ─► headers, footers ─► walk (frames) ─► verdict ─► acts ─► log, report
 //! ```
 //!
 //! Up to the verdict nothing is changed. The acts are ordered so that a crash after any of them
@@ -16,7 +16,7 @@ mod walk;
 
 use crate::batch::Buffer;
 use crate::command::{Command, CommandId, Done, List, Listed, Operation, Outcome, Read};
-use crate::config::Config;
+use crate::config::{Config, RecoveryScan};
 use crate::error::{Failure, IoError, IoErrorKind};
 use crate::id::{LogId, Lsn, Position, SegmentId, Time};
 use crate::log::{ActiveSegment, Beginning, Log, SegmentInfo};
@@ -290,11 +290,17 @@ pub struct Recovery<B> {
     bytes_read: u64,
 }
 
+/// A footer's head is within so many bytes, and most footers are.
+const FOOTER_LOOK_BYTES: u64 = 4_096;
+
 #[derive(Debug)]
 enum Stage {
     List,
     Manifest,
     Header(usize),
+    /// So many bytes of the footer of the segment before this one, whose link says where it is. The
+    /// file of that one was read just now, and need not be opened again.
+    FooterBefore(usize, u64),
     Walk(alloc::boxed::Box<Walk>),
     Act,
     Done,
@@ -348,6 +354,12 @@ impl<B: Buffer> Recovery<B> {
             Stage::Header(index) => {
                 let name = self.files.segments[*index].name();
                 self.read(name, 0, HEADER_BYTES as u64)
+            }
+            Stage::FooterBefore(index, bytes) => {
+                let (index, bytes) = (*index, *bytes);
+                let (footer, _) = self.files.footer_before(index)?;
+                let name = self.files.segments[index - 1].name();
+                self.read(name, footer.end.offset, bytes)
             }
             Stage::Walk(walk) => {
                 let (name, offset, bytes) = walk.wants()?;
@@ -449,7 +461,24 @@ impl<B: Buffer> Recovery<B> {
                 let file = &mut self.files.segments[*index];
                 file.header = Some(Identity::parse(content, crc));
                 file.link = Link::parse(content, crc);
-                Ok(Some(*index + 1))
+                let footer = self.files.footer_before(*index);
+                match footer.filter(|_| self.config.scan == RecoveryScan::Tail) {
+                    Some((_, bytes)) => {
+                        let bytes = bytes.min(FOOTER_LOOK_BYTES);
+                        self.stage = Stage::FooterBefore(*index, bytes);
+                        Ok(None)
+                    }
+                    None => Ok(Some(*index + 1)),
+                }
+            }
+            Stage::FooterBefore(index, looked) => {
+                match self.files.look_at_footer_before(*index, content, crc) {
+                    Some(needed) if needed > *looked => {
+                        *looked = needed;
+                        Ok(None)
+                    }
+                    _ => Ok(Some(*index + 1)),
+                }
             }
             Stage::Walk(walk) => {
                 walk.feed(content, bytes < wanted);

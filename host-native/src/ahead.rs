@@ -2,9 +2,9 @@
 //! a segment, the next are fetched.
 //!
 //! Space that is reserved and not written reads as zeros, and the page cache makes a page for each
-//! of them. So behind a piece of zeros the next are read past it: that takes a fifth of the time,
-//! and what was only reserved takes no memory. Which bytes there are, the file system is asked all
-//! the same.
+//! of them. What the page cache does not have is read past it, as long as it is zeros: that takes
+//! a tenth of the time, and what was only reserved takes no memory. Which bytes there are, the file
+//! system is asked all the same. Bytes that have to come from the disk the kernel fetches better.
 
 use crate::config::WalConfig;
 use crate::execute::{Executor, io_error};
@@ -18,7 +18,6 @@ use seawall_core::wire::is_zero;
 use seawall_core::wire::name::FileId;
 use std::fs::File;
 use std::ops::RangeInclusive;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{Builder, Scope, scope};
 
@@ -26,6 +25,9 @@ use std::thread::{Builder, Scope, scope};
 const PIECES_AHEAD: usize = 3;
 /// For shorter ones another thread does not pay; longer ones would take too much memory.
 const PIECE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
+/// After so many pieces in a row that are not zeros the thread reads on: to begin it, and to touch
+/// the memory that it reads to, takes as long as several pieces.
+const IN_A_ROW: u32 = 8;
 /// The core may want the head of a frame again that a piece's end had cut.
 const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;
 
@@ -35,13 +37,13 @@ pub(crate) fn run(recovery: &mut Recovery<Vec<u8>>, executor: &Executor, config:
     // Who interposes is asked before each read, so nothing is read there that was not asked for.
     let goes_ahead = PIECE_BYTES.contains(&piece_bytes) && config.interpose.is_none();
     scope(|threads| {
-        let mut ahead = Ahead { threads, executor, piece_bytes, last_end: None, stream: None };
+        let mut ahead = Ahead { threads, executor, piece_bytes, course: None };
         while let Some(command) = recovery.poll_command() {
             let done = match command {
                 Command::Read(read) if goes_ahead => ahead.fetch(read),
                 command => {
                     // It may change what has been read ahead.
-                    ahead.rest();
+                    ahead.course = None;
                     executor.execute(command)
                 }
             };
@@ -50,70 +52,103 @@ pub(crate) fn run(recovery: &mut Recovery<Vec<u8>>, executor: &Executor, config:
     });
 }
 
-/// Reads on behind two reads of a segment of which the second began where the first had ended.
+/// Reads segments from front to back.
 struct Ahead<'scope, 'env> {
     threads: &'scope Scope<'scope, 'env>,
     executor: &'env Executor,
     piece_bytes: usize,
-    last_end: Option<(FileId, u64)>,
+    course: Option<Course<'env>>,
+}
+
+/// A segment that is being read.
+struct Course<'a> {
+    /// Where the last read ended.
+    end: u64,
+    /// So many reads in a row were not of zeros.
+    in_a_row: u32,
+    pieces: Pieces<'a>,
     stream: Option<Stream>,
 }
 
-impl Ahead<'_, '_> {
-    fn rest(&mut self) {
-        self.stream = None;
-        self.last_end = None;
-    }
-
+impl<'env> Ahead<'_, 'env> {
     fn fetch(&mut self, mut read: Read<Vec<u8>>) -> Done<Vec<u8>> {
-        let (file, offset, wanted) = (read.name.file, read.offset, read.buffer.len());
-        if let Some(stream) = &mut self.stream
-            && let Some(result) = stream.take(file, offset, &mut read.buffer)
-        {
+        let Some(mut course) = self.course_of(&read) else {
+            let result = self.executor.read_alone(read.name, &mut read.buffer, read.offset);
             return read.done(result);
-        }
-        let goes_on = self.last_end == Some((file, offset));
-        self.rest();
-        let result = self.executor.read(read.name, &mut read.buffer, offset);
+        };
+        let (offset, wanted) = (read.offset, read.buffer.len());
+        let result = course.read(&mut read.buffer, offset);
         if result == Ok(wanted) {
-            let end = offset + wanted as u64;
-            self.last_end = Some((file, end));
-            if goes_on && wanted >= OVERLAP_BYTES {
-                self.stream = self.begin(file, end, &read.buffer);
+            course.end = offset + wanted as u64;
+            if course.stream.is_none() && course.in_a_row >= IN_A_ROW && wanted >= OVERLAP_BYTES {
+                course.in_a_row = 0;
+                course.stream = self.begin(&course, &read.buffer);
             }
+            self.course = Some(course);
         }
         read.done(result)
     }
 
-    /// Begins to read at `next`, behind `last`.
-    fn begin(&self, file: FileId, next: u64, last: &[u8]) -> Option<Stream> {
-        let FileId::Segment(segment) = file else { return None };
+    /// The course that a read is on, or begins. `None`: it is of a header or a footer.
+    fn course_of(&mut self, read: &Read<Vec<u8>>) -> Option<Course<'env>> {
+        let FileId::Segment(segment) = read.name.file else { return None };
+        let mut memory = sys::Aligned::new(0);
+        if let Some(course) = self.course.take() {
+            let before = course.end.checked_sub(read.offset);
+            let is_near = before.is_some_and(|bytes| bytes <= OVERLAP_BYTES as u64);
+            if course.pieces.segment == segment && is_near {
+                return Some(course);
+            }
+            memory = course.pieces.memory;
+        }
+        if read.buffer.len() < *PIECE_BYTES.start() / 2 {
+            return None;
+        }
+        let pieces = Pieces::new(self.executor, segment, memory)?;
+        Some(Course { end: read.offset, in_a_row: 0, pieces, stream: None })
+    }
+
+    /// Begins to read on behind `last`. `None`: there is no thread to be had.
+    fn begin(&self, course: &Course<'env>, last: &[u8]) -> Option<Stream> {
+        let (next, piece_bytes) = (course.end, self.piece_bytes);
+        let Pieces { executor, segment, .. } = course.pieces;
+        let pieces = Pieces::new(executor, segment, sys::Aligned::new(0))?;
         let (to_us, ready) = sync_channel(PIECES_AHEAD);
         let (give_back, used) = channel();
-        let fetcher = Fetcher {
-            executor: self.executor,
-            segment,
-            file: self.executor.open_for_reading(segment).ok()?,
-            piece_bytes: self.piece_bytes,
-            is_blank: is_zero(last),
-            blank: Blank::Unopened,
-        };
         Builder::new()
             .name("seawall-recovery".to_owned())
-            .spawn_scoped(self.threads, move || fetcher.run(next, &to_us, &used))
+            .spawn_scoped(self.threads, move || pieces.run(next, piece_bytes, &to_us, &used))
             .ok()?;
-        let (piece_bytes, tail) = (self.piece_bytes, tail_of(last));
-        Some(Stream { file, next, piece_bytes, tail, ready, give_back })
+        Some(Stream { next, piece_bytes, tail: tail_of(last), ready, give_back })
     }
 }
 
-/// A piece of a file.
-enum Piece {
-    /// Its memory and how much of it was read.
-    Bytes(Vec<u8>, usize),
-    /// So many zeros.
-    Zeros(usize),
-    Failed(IoError),
+impl Course<'_> {
+    fn read(&mut self, buffer: &mut Vec<u8>, offset: u64) -> Result<usize, IoError> {
+        if let Some(stream) = &mut self.stream {
+            let taken = stream.take(offset, buffer);
+            if !matches!(taken, Some((Ok(_), false))) {
+                self.stream = None;
+            }
+            if let Some((result, _)) = taken {
+                self.pieces.is_blank = result.is_ok_and(|got| is_zero(&buffer[..got]));
+                return result;
+            }
+        }
+        let result = self.pieces.read(buffer, offset);
+        self.in_a_row = if self.pieces.is_blank { 0 } else { self.in_a_row + 1 };
+        result
+    }
+}
+
+/// A piece of a segment.
+struct Piece {
+    /// Its memory.
+    bytes: Vec<u8>,
+    /// How much of it was read.
+    got: Result<usize, IoError>,
+    /// The thread has come to the end of the file, or to zeros, and reads no more.
+    is_last: bool,
 }
 
 /// The last bytes of a piece.
@@ -121,7 +156,6 @@ type Tail = [u8; OVERLAP_BYTES];
 
 /// Pieces of a segment that are on their way. The thread that reads them ends when this is dropped.
 struct Stream {
-    file: FileId,
     /// Where the next piece begins.
     next: u64,
     piece_bytes: usize,
@@ -133,41 +167,31 @@ struct Stream {
 
 impl Stream {
     /// Fills `buffer` with the next piece, if that is what is wanted, and the little before it from
-    /// which the core may want it.
+    /// which the core may want it; and says whether it is the last.
     fn take(
         &mut self,
-        file: FileId,
         offset: u64,
         buffer: &mut Vec<u8>,
-    ) -> Option<Result<usize, IoError>> {
+    ) -> Option<(Result<usize, IoError>, bool)> {
         let before = usize::try_from(self.next.checked_sub(offset)?).ok()?;
         let wanted = buffer.len();
-        if file != self.file || before > OVERLAP_BYTES || wanted > before + self.piece_bytes {
+        if before > OVERLAP_BYTES || wanted > before + self.piece_bytes {
             return None;
         }
-        let piece = self.ready.recv().ok()?;
-        let tail = std::mem::replace(&mut self.tail, [0; OVERLAP_BYTES]);
-        self.next += self.piece_bytes as u64;
-        let tail = &tail[OVERLAP_BYTES - before..];
-        let got = match piece {
-            Piece::Failed(error) => return Some(Err(error)),
-            Piece::Zeros(zeros) => {
-                buffer.fill(0);
-                buffer[..before].copy_from_slice(tail);
-                zeros
-            }
-            Piece::Bytes(mut piece, got) => {
-                self.tail = tail_of(&piece);
-                if before > 0 {
-                    piece.splice(..0, tail.iter().copied());
-                }
-                piece.truncate(wanted);
-                // Nobody takes it if the file has ended.
-                self.give_back.send(std::mem::replace(buffer, piece)).ok();
-                got
-            }
+        let Piece { mut bytes, got, is_last } = self.ready.recv().ok()?;
+        let got = match got {
+            Ok(got) => got,
+            Err(error) => return Some((Err(error), is_last)),
         };
-        Some(Ok((before + got).min(wanted)))
+        let tail = std::mem::replace(&mut self.tail, tail_of(&bytes));
+        self.next += self.piece_bytes as u64;
+        if before > 0 {
+            bytes.splice(..0, tail[OVERLAP_BYTES - before..].iter().copied());
+        }
+        bytes.truncate(wanted);
+        // Nobody takes it if the file has ended.
+        self.give_back.send(std::mem::replace(buffer, bytes)).ok();
+        Some((Ok((before + got).min(wanted)), is_last))
     }
 }
 
@@ -175,83 +199,147 @@ fn tail_of(piece: &[u8]) -> Tail {
     piece.last_chunk().copied().unwrap_or([0; OVERLAP_BYTES])
 }
 
-/// Reads pieces of a segment for a [`Stream`].
-struct Fetcher<'a> {
+/// Reads a segment, zeros past the page cache.
+struct Pieces<'a> {
     executor: &'a Executor,
     segment: SegmentId,
-    file: Arc<File>,
-    piece_bytes: usize,
-    /// The last piece was zeros.
+    /// It brings nothing into the page cache that is not asked for, unless that is cold.
+    file: File,
+    /// What was read last was zeros.
     is_blank: bool,
-    blank: Blank,
+    /// It was not, and the page cache did not have it.
+    is_cold: bool,
+    past: Past,
+    /// What is read past the page cache goes here first.
+    memory: sys::Aligned,
 }
 
-/// How zeros are read.
-enum Blank {
+/// The way past the page cache.
+enum Past {
     Unopened,
-    Open(File, sys::Aligned),
-    /// Like everything else: the file system has no other way, or other bytes came.
-    Plain,
+    Open(File),
+    /// The file system has none.
+    None,
 }
 
-impl Fetcher<'_> {
-    /// Reads piece after piece, until the file ends or nobody wants more.
-    fn run(mut self, mut offset: u64, ready: &SyncSender<Piece>, used: &Receiver<Vec<u8>>) {
+/// What the page cache has in part is read in parts.
+const PART_BYTES: usize = 64 << 10;
+
+impl<'a> Pieces<'a> {
+    /// `None`: there is no such file to be read.
+    fn new(executor: &'a Executor, segment: SegmentId, memory: sys::Aligned) -> Option<Self> {
+        let file = executor.open_for_recovery(segment).ok()?;
+        sys::advise(&file, sys::Readahead::Nothing);
+        let (is_blank, is_cold, past) = (false, false, Past::Unopened);
+        Some(Self { executor, segment, file, is_blank, is_cold, past, memory })
+    }
+
+    /// Reads piece after piece, until the file ends, zeros come or nobody wants more.
+    fn run(
+        mut self,
+        mut offset: u64,
+        piece_bytes: usize,
+        ready: &SyncSender<Piece>,
+        used: &Receiver<Vec<u8>>,
+    ) {
         loop {
-            let piece = match self.zeros(offset) {
-                Some(zeros) => Piece::Zeros(zeros),
-                None => self.bytes(offset, used.try_recv().unwrap_or_default()),
-            };
-            let got = match &piece {
-                Piece::Bytes(_, got) | Piece::Zeros(got) => *got,
-                Piece::Failed(_) => 0,
-            };
-            if ready.send(piece).is_err() || got < self.piece_bytes {
+            let mut bytes = used.try_recv().unwrap_or_default();
+            bytes.resize(piece_bytes, 0);
+            let got = self.read(&mut bytes, offset);
+            let is_last = self.is_blank || got != Ok(piece_bytes);
+            if ready.send(Piece { bytes, got, is_last }).is_err() || is_last {
                 return;
             }
-            offset += self.piece_bytes as u64;
+            offset += piece_bytes as u64;
         }
     }
 
-    fn bytes(&mut self, offset: u64, mut piece: Vec<u8>) -> Piece {
-        piece.resize(self.piece_bytes, 0);
-        match sys::read_at(&self.file, &mut piece, offset) {
-            Ok(got) => {
-                self.is_blank = is_zero(&piece[..got]);
-                Piece::Bytes(piece, got)
+    /// Fills `buffer` from `offset` on, up to the end of the file.
+    fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, IoError> {
+        let cached = sys::is_cached(&self.file, offset, buffer.len() as u64);
+        let part_bytes = match cached {
+            Some(sys::Cached::Part) => PART_BYTES,
+            _ => buffer.len().max(1),
+        };
+        let (mut done, mut is_blank) = (0, true);
+        for part in buffer.chunks_mut(part_bytes) {
+            let (at, wanted) = (offset + done as u64, part.len() as u64);
+            let cached = match cached {
+                Some(sys::Cached::Part) => sys::is_cached(&self.file, at, wanted),
+                cached => cached,
+            };
+            let got = self.read_part(part, at, cached)?;
+            is_blank &= self.is_blank;
+            done += got;
+            if got < part.len() {
+                break;
             }
-            Err(error) => Piece::Failed(io_error(error)),
+        }
+        self.is_blank = is_blank;
+        self.set_cold(self.is_cold && !is_blank);
+        Ok(done)
+    }
+
+    fn read_part(
+        &mut self,
+        buffer: &mut [u8],
+        offset: u64,
+        cached: Option<sys::Cached>,
+    ) -> Result<usize, IoError> {
+        let goes_past = match cached {
+            Some(cached) => cached == sys::Cached::Nothing && !self.is_cold,
+            None => self.is_blank,
+        };
+        if goes_past && let Some(got) = self.read_past(buffer, offset) {
+            self.set_cold(!self.is_blank);
+            return Ok(got);
+        }
+        let got = sys::read_at(&self.file, buffer, offset).map_err(io_error)?;
+        self.is_blank = is_zero(&buffer[..got]);
+        Ok(got)
+    }
+
+    fn set_cold(&mut self, is_cold: bool) {
+        if self.is_cold != is_cold {
+            self.is_cold = is_cold;
+            let readahead = if is_cold { sys::Readahead::Most } else { sys::Readahead::Nothing };
+            sys::advise(&self.file, readahead);
         }
     }
 
-    /// How many zeros there are, if nothing else is.
-    fn zeros(&mut self, offset: u64) -> Option<usize> {
-        if !self.is_blank {
+    /// Reads the blocks that hold what is wanted, past the page cache.
+    fn read_past(&mut self, buffer: &mut [u8], offset: u64) -> Option<usize> {
+        if let Past::Unopened = self.past {
+            self.past = self.executor.open_direct(self.segment).map_or(Past::None, Past::Open);
+        }
+        let Past::Open(file) = &self.past else { return None };
+        let before = usize::try_from(offset % sys::BLOCK_BYTES as u64).unwrap_or(0);
+        let length = (before + buffer.len()).next_multiple_of(sys::BLOCK_BYTES);
+        if self.memory.bytes().len() < length {
+            self.memory = sys::Aligned::new(length);
+        }
+        let memory = &mut self.memory.bytes()[..length];
+        let Ok(got) = sys::read_at(file, memory, offset - before as u64) else {
+            self.past = Past::None;
             return None;
+        };
+        let got = got.saturating_sub(before).min(buffer.len());
+        let (memory, buffer) = (&memory[before..before + got], &mut buffer[..got]);
+        self.is_blank = is_zero(memory);
+        if self.is_blank {
+            buffer.fill(0);
+        } else {
+            buffer.copy_from_slice(memory);
         }
-        if let Blank::Unopened = self.blank {
-            let opened = self.executor.open_direct(self.segment);
-            self.blank = opened.map_or(Blank::Plain, |file| {
-                Blank::Open(file, sys::Aligned::new(self.piece_bytes))
-            });
-        }
-        let Blank::Open(file, memory) = &mut self.blank else { return None };
-        let memory = memory.bytes();
-        match sys::read_at(file, memory, offset) {
-            Ok(got) if is_zero(&memory[..got]) => Some(got),
-            Ok(_) | Err(_) => {
-                self.blank = Blank::Plain;
-                None
-            }
-        }
+        Some(got)
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use crate::blocking::Wal;
     use crate::execute::{Call, Fault, Interpose};
-    use crate::{Level, Record, WalConfig, inspect};
+    use crate::{Level, Record, WalConfig, inspect, sys};
     use std::fs::File;
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;
@@ -285,15 +373,19 @@ mod tests {
         wal.append_with(&Record::put(b"key", b"last"), Level::Disk).unwrap();
         let end = wal.stats().end.offset;
         drop(wal);
+        let path = temp.path().join("00000000000000000001.wal");
+        let file = File::options().write(true).open(path).unwrap();
         let look = || {
             let ahead = inspect::check(&config(512)).unwrap();
+            // Now the disk has it all, and the page cache nothing.
+            file.sync_all().unwrap();
+            sys::evict(&file);
+            assert_eq!(ahead, inspect::check(&config(512)).unwrap());
             let config = WalConfig { interpose: Some(Arc::new(Nothing)), ..config(512) };
             assert_eq!(ahead, inspect::check(&config).unwrap());
             ahead
         };
         assert_eq!(look().valid_records, 2_001);
-        let path = temp.path().join("00000000000000000001.wal");
-        let file = File::options().write(true).open(path).unwrap();
         // Zeros that end in something: those behind the end, and some where records were.
         file.set_len(end + (3 << 20)).unwrap();
         file.write_all_at(b"something", end + (2 << 20) + 77).unwrap();

@@ -40,7 +40,6 @@ use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time, Watermark};
 use seawall_core::log::{Appended, Log, RolledBack, SegmentInfo};
 use seawall_core::record::Entry;
 use seawall_core::recover::{Mode, Recovery, RecoveryStart};
-use seawall_core::wire::name::FileId;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
@@ -48,9 +47,6 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 type Memory = Vec<u8>;
-
-/// Files of so many of the newest segments stay open for writing; more than are ever written to.
-const HANDLES_KEPT: u64 = 4;
 
 /// An open log and its threads, which end when this is dropped.
 pub(crate) struct Handle {
@@ -316,6 +312,7 @@ impl Engine {
             meter.event(&Event::NoUring(&error));
         }
         let (log, report) = recover(&executor, recovery, &config)?;
+        executor.forget_before(log.newest_segment());
         let handle = Handle::new(Arc::new(Self {
             id: log.id(),
             gates: Gates::default(),
@@ -669,11 +666,7 @@ impl Engine {
         if state.segments_version != state.log.segments_version() {
             state.segments_version = state.log.segments_version();
             self.epoch.fetch_add(1, Ordering::Release);
-            let newest = state.log.segments().last().map_or(0, |info| info.segment.get());
-            self.executor.forget_all_but(|file| match file {
-                FileId::Segment(segment) => segment.get() + HANDLES_KEPT > newest,
-                FileId::Manifest | FileId::Quarantined(_) => true,
-            });
+            self.executor.forget_before(state.log.newest_segment());
         }
         while let Some(event) = state.log.poll_event() {
             if self.config.meter.is_some() {

@@ -38,9 +38,11 @@ pub struct WalConfig {
     pub fsync_policy: FsyncPolicy,
     /// Whether a segment's space is reserved before it is used. Default: yes.
     pub preallocate: bool,
-    /// How much of it is reserved at a time, in bytes, at least 512; a file is so much longer than
-    /// what it holds. Opening after a crash reads what is reserved and not used. Default: 8 MiB;
-    /// with `map_appends` a segment, since more pages of a longer file come in at a time.
+    /// How much of it is reserved at a time at most, in bytes, at least 512; a file is so much
+    /// longer than what it holds. A segment begins with 1 MiB, and each step doubles what it has.
+    /// Opening after a crash reads what is reserved and not used. Default: 8 MiB; with
+    /// `map_appends` a segment, all of it at once, since more pages of a longer file come in at a
+    /// time.
     pub reserve_size: Option<u64>,
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///

@@ -84,6 +84,13 @@ enum Mapping {
     Open(sys::Writable),
 }
 
+/// Files of so many of the newest segments stay open for writing; more than are ever written to.
+const HANDLES_KEPT: u64 = 4;
+
+/// So many files are open at most. A recovery looks into each segment, and a process may have no
+/// more than some hundred files open.
+const OPEN_FILES_MAX: usize = 128;
+
 /// Longer writes cost less as a call than the page faults that they would bring about.
 const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
 
@@ -284,15 +291,21 @@ impl Executor {
         Ok(true)
     }
 
-    /// Reads without asking who interposes.
-    pub(crate) fn read(
+    /// Reads a few bytes without asking who interposes, and has the page cache fetch no others.
+    pub(crate) fn read_alone(
         &self,
         name: FileName,
         buffer: &mut [u8],
         offset: u64,
     ) -> Result<usize, IoError> {
-        let file = self.file(name).map_err(io_error)?;
-        sys::read_at(&file.file, buffer, offset).map_err(io_error)
+        let open = self.file(name).map_err(io_error)?;
+        sys::advise(&open.file, sys::Readahead::Nothing);
+        sys::read_at(&open.file, buffer, offset).map_err(io_error)
+    }
+
+    fn read(&self, name: FileName, buffer: &mut [u8], offset: u64) -> Result<usize, IoError> {
+        let open = self.file(name).map_err(io_error)?;
+        sys::read_at(&open.file, buffer, offset).map_err(io_error)
     }
 
     fn files(&self) -> MutexGuard<'_, Vec<(FileId, Arc<OpenFile>)>> {
@@ -316,9 +329,13 @@ impl Executor {
         files.iter().find(|(id, _)| *id == wanted).map(|(_, file)| file.clone())
     }
 
+    /// Only a recovery, which runs one command at a time, has so many open that one is closed.
     fn keep(&self, id: FileId, file: Arc<OpenFile>) {
         let mut files = self.files();
         files.retain(|(other, _)| *other != id);
+        if files.len() == OPEN_FILES_MAX {
+            files.remove(0);
+        }
         files.push((id, file));
     }
 
@@ -375,8 +392,16 @@ impl Executor {
     }
 
     /// Closes the files of segments that the log does not write to any more.
-    pub(crate) fn forget_all_but(&self, keeps: impl Fn(FileId) -> bool) {
-        self.files().retain(|(id, _)| keeps(*id));
+    pub(crate) fn forget_before(&self, newest: SegmentId) {
+        self.files().retain(|(id, _)| match id {
+            FileId::Segment(segment) => segment.get() + HANDLES_KEPT > newest.get(),
+            FileId::Manifest | FileId::Quarantined(_) => true,
+        });
+    }
+
+    /// Closes all files.
+    pub(crate) fn forget_all(&self) {
+        self.files().clear();
     }
 
     /// A handle for a reader: that of a segment which the log has open anyway, or its own.
@@ -386,6 +411,11 @@ impl Executor {
             Some(open) => hold(&open.file).map(|()| open.file.clone()),
             None => self.dir.open(wanted.name(), Access::Read).map(Arc::new),
         }
+    }
+
+    /// A handle for a recovery, which has a readahead of its own.
+    pub(crate) fn open_for_recovery(&self, segment: SegmentId) -> io::Result<File> {
+        self.dir.open(FileId::Segment(segment).name(), Access::Read)
     }
 
     /// A handle that reads past the page cache.
@@ -605,7 +635,7 @@ mod tests {
         let quarantined = FileId::Quarantined(quarantined).name();
         executor.create(quarantined).unwrap();
         let replaced = executor.file(quarantined).unwrap();
-        executor.forget_all_but(|file| file != FIRST);
+        executor.forget_before(SegmentId::new(1 + HANDLES_KEPT));
         executor.rename(FIRST.name(), quarantined).unwrap();
         assert!(!Arc::ptr_eq(&replaced, &executor.file(quarantined).unwrap()));
         executor.remove(quarantined).unwrap();

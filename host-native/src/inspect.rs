@@ -58,7 +58,7 @@ fn inspect(executor: &Executor, config: &WalConfig) -> Result<(View, RecoveryInf
     loop {
         tries += 1;
         // A writer may delete segments while we look: what is missing then is not there next time.
-        executor.forget_all_but(|_| false);
+        executor.forget_all();
         let mut recovery = open_recovery(config, Mode::Inspect)?;
         ahead::run(&mut recovery, executor, config);
         match recovery.finish_inspection() {

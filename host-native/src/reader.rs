@@ -437,7 +437,7 @@ impl Reading {
                 return Ok(());
             }
         }
-        sys::advise_sequential(&file);
+        sys::advise(&file, sys::Readahead::Most);
         self.at_hand.content = Some(Content::File(file));
         Ok(())
     }

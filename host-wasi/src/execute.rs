@@ -33,6 +33,10 @@ const ZEROS_BYTES: usize = 256 << 10;
 /// Files of so many of the newest segments stay open; more than are ever written to.
 const HANDLES_KEPT: u64 = 4;
 
+/// So many files are open at most. A recovery looks into each segment, and a host may give out no
+/// more than some hundred handles.
+const OPEN_FILES_MAX: usize = 128;
+
 /// Runs commands on the files of one folder.
 pub(crate) struct Executor<F: Folder> {
     folder: F,
@@ -150,7 +154,11 @@ impl<F: Folder> Executor<F> {
 
     fn keep(&self, id: FileId, file: F::File) {
         self.forget(id);
-        self.files.borrow_mut().push((id, file));
+        let mut files = self.files.borrow_mut();
+        if files.len() == OPEN_FILES_MAX {
+            files.remove(0);
+        }
+        files.push((id, file));
     }
 
     fn forget(&self, id: FileId) {

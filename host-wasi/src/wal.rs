@@ -8,7 +8,7 @@ use seawall_core::compress::{Compression, Compressor};
 use seawall_core::config::{Config, ConfigError, FsyncPolicy, Level};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::event::Event;
-use seawall_core::id::{LogId, Lsn, SegmentId, Time, Watermark};
+use seawall_core::id::{LogId, Lsn, Time, Watermark};
 use seawall_core::log::{Appended, Log, RolledBack, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
@@ -182,6 +182,7 @@ impl<F: Folder> Wal<F> {
                 return Err(OpenError::Recovery(error));
             }
         };
+        executor.forget_before(log.newest_segment());
         let wal = Self {
             segments_version: log.segments_version(),
             log,
@@ -207,8 +208,7 @@ impl<F: Folder> Wal<F> {
         }
         if self.segments_version != self.log.segments_version() {
             self.segments_version = self.log.segments_version();
-            let newest = self.log.segments().last().map_or(SegmentId::NONE, |info| info.segment);
-            self.executor.forget_before(newest);
+            self.executor.forget_before(self.log.newest_segment());
         }
         undone
     }

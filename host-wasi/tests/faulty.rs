@@ -32,6 +32,8 @@ struct Faults {
     /// A write says that it wrote more than it was given.
     boasts: Cell<bool>,
     syncs: Cell<u64>,
+    /// The most handles that there were at a time, those of folders among them.
+    handles_most: Cell<usize>,
 }
 
 impl Faults {
@@ -92,7 +94,10 @@ impl Folder for Memory {
             (Some(content), How::Read | How::Write) => content.clone(),
             (None, How::CreateNew) => files.entry(path).or_default().clone(),
         };
-        Ok(Open(content, self.faults.clone()))
+        let open = Open(content, self.faults.clone());
+        let handles = Rc::strong_count(&self.faults);
+        self.faults.handles_most.set(self.faults.handles_most.get().max(handles));
+        Ok(open)
     }
 
     fn rename(&self, from: &str, to: &str) -> Result<(), Refusal> {
@@ -321,6 +326,24 @@ fn a_full_disk_undoes_the_append_and_then_there_is_room_again() {
     let (wal, report) = open(&memory, settings(2)).unwrap();
     assert!(report.was_clean);
     assert_eq!(read(&wal), (1..=last).collect::<Vec<_>>());
+}
+
+/// A host gives out so many handles and no more.
+#[test]
+fn a_log_of_many_segments_needs_few_handles() {
+    let memory = Memory::default();
+    let (mut wal, _) = open(&memory, settings(1)).unwrap();
+    for _ in 0..60 {
+        fill(&mut wal);
+    }
+    wal.close().unwrap();
+    drop(wal);
+    memory.faults.handles_most.set(0);
+    let (wal, report) = open(&memory, settings(2)).unwrap();
+    assert!(report.segments > 140, "{}", report.segments);
+    assert!(memory.faults.handles_most.get() <= 132, "{}", memory.faults.handles_most.get());
+    assert!(Rc::strong_count(&memory.faults) <= 8, "{}", Rc::strong_count(&memory.faults));
+    assert_eq!(read(&wal), (1..=2_400).collect::<Vec<_>>());
 }
 
 /// A file system that says it wrote more than it was given is not believed.

@@ -814,6 +814,40 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
 }
 
 #[test]
+fn a_segment_begins_with_little_space_and_each_step_doubles_it() {
+    let mib = |count: u64| count << 20;
+    for (reserve_bytes, expected) in [
+        (mib(4), [1, 2, 4, 8, 12, 14].map(mib).to_vec()),
+        (mib(14), vec![mib(14)]),
+        (u64::MAX, vec![mib(14)]),
+        (700 << 10, (1..=20).map(|count| (700 << 10) * count).chain([mib(14)]).collect()),
+    ] {
+        let mut disk = Disk::with_sectors(512);
+        let segment_bytes_max = mib(14);
+        let record_bytes_max = 64 << 10;
+        let config =
+            Config { reserve_bytes, segment_bytes_max, record_bytes_max, ..Config::default() };
+        let mut log = open_with(&mut disk, &config);
+        let name = FileId::Segment(SegmentId::FIRST).name();
+        let mut reserved = vec![disk.content(name).unwrap().len() as u64];
+        let value = vec![7; 50_000];
+        while log.appended().end.segment <= SegmentId::FIRST {
+            log.append(&Entry::from(&Record::put(b"key", &value)), Level::Os).unwrap();
+            while let Some(command) = log.poll_command() {
+                if let Command::Allocate(allocate) = &command
+                    && allocate.name == name
+                {
+                    assert_eq!(allocate.from, *reserved.last().unwrap());
+                    reserved.push(allocate.to);
+                }
+                log.complete(disk.execute(command, None));
+            }
+        }
+        assert_eq!(reserved, expected);
+    }
+}
+
+#[test]
 fn space_is_reserved_in_steps_and_nothing_is_written_behind_one_under_way() {
     let mut disk = Disk::with_sectors(512);
     let config = Config { reserve_bytes: 1_024, ..config() };

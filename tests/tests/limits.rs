@@ -3,6 +3,12 @@
 use seawall::blocking::Wal;
 use seawall::{Compression, Error, Level, Record, WalConfig};
 use seawall_tests::records::{read_all, record_bytes};
+#[cfg(target_os = "linux")]
+use {
+    seawall_tests::interpose::Watch,
+    std::sync::Arc,
+    std::sync::atomic::{AtomicUsize, Ordering},
+};
 
 fn open(config: WalConfig) -> Wal {
     Wal::open(config).unwrap().0
@@ -72,6 +78,41 @@ fn a_million_tiny_records_keep_their_numbers() {
     let stats = wal.stats();
     let per_record = (stats.segments.iter().map(|segment| segment.bytes).sum::<u64>()) / 1_000_000;
     assert!(per_record <= 4 + 12, "{per_record} bytes for a record of 4");
+}
+
+/// How many descriptors this process has of files in a folder.
+#[cfg(target_os = "linux")]
+fn open_files(dir: &std::path::Path) -> usize {
+    let descriptors = std::fs::read_dir("/proc/self/fd").unwrap();
+    let targets = descriptors.filter_map(|entry| std::fs::read_link(entry.unwrap().path()).ok());
+    targets.filter(|target| target.starts_with(dir) && target != dir).count()
+}
+
+/// A process has 1,024 descriptors, if nobody raised that, and other uses for them.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_log_of_many_segments_opens_few_files() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().to_path_buf();
+    let config = || WalConfig { max_segment_size: 64 << 10, ..WalConfig::in_dir(temp.path()) };
+    let wal = open(config());
+    for number in 0..200_u32 {
+        wal.append_with(&Record::put(b"", &number.to_le_bytes()), Level::Os).unwrap();
+        wal.rotate().unwrap();
+    }
+    wal.close().unwrap();
+    let (watch, most) = (Arc::new(Watch::default()), Arc::new(AtomicUsize::new(0)));
+    let (seen, folder) = (most.clone(), dir.clone());
+    watch.set(move |_| {
+        seen.fetch_max(open_files(&folder), Ordering::Relaxed);
+        None
+    });
+    let (wal, info) = Wal::open(WalConfig { interpose: Some(watch.clone()), ..config() }).unwrap();
+    assert!(info.report.segments >= 200, "{}", info.report.segments);
+    let most = most.load(Ordering::Relaxed);
+    assert!((100..=140).contains(&most), "{most}");
+    assert!(open_files(&dir) <= 16, "{}", open_files(&dir));
+    assert_eq!(read_all(&wal).len(), 200);
 }
 
 /// ENOSPC from a real file system; needs root, to mount one.

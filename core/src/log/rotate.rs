@@ -32,6 +32,10 @@ use crate::wire::seal::{self, Index};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
+/// A segment begins with so much of its space reserved: what a log that holds little has to look
+/// through when it is opened.
+const RESERVE_BYTES_FIRST: u64 = 1 << 20;
+
 /// The segment after the active one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Spare {
@@ -299,8 +303,9 @@ impl<B: Buffer> Log<B> {
         if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
-        let (limit, step) = (self.config.segment_bytes_max, self.config.reserve_bytes);
+        let (limit, step_max) = (self.config.segment_bytes_max, self.config.reserve_bytes);
         let open = self.open.back_mut()?;
+        let step = open.reserved.max(RESERVE_BYTES_FIRST).min(step_max);
         let is_due = open.reserving.is_none()
             && open.sealed.is_none()
             && open.reserved < limit
@@ -328,7 +333,8 @@ impl<B: Buffer> Log<B> {
 
     /// How much of a segment is reserved before it is needed.
     fn spare_bytes(&self) -> u64 {
-        self.config.reserve_bytes.min(self.config.segment_bytes_max)
+        let (limit, step_max) = (self.config.segment_bytes_max, self.config.reserve_bytes);
+        if step_max >= limit { limit } else { step_max.min(RESERVE_BYTES_FIRST) }
     }
 
     fn begin_spare(&mut self) {

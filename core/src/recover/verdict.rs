@@ -27,18 +27,19 @@
 //! | none   | yes     | any     | whole frames are missing from its end: as the three above    |
 
 use super::act::Act;
-use super::walk::Walk;
+use super::walk::{Footer, FooterState, Walk};
 use super::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
 use crate::command::{Folder, Listed};
 use crate::config::{Config, RecoveryPolicy};
 use crate::id::{LogId, Lsn, Position, SegmentId, Watermark};
 use crate::log::{SegmentEnd, SegmentInfo};
 use crate::scan::{Hole, ScanReport};
+use crate::wire::checksum::Crc32cFn;
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
 use crate::wire::manifest::{Cap, MANIFEST_BYTES, Manifest};
 use crate::wire::name::{FileId, FileName, Quarantined};
-use crate::wire::seal::Index;
+use crate::wire::seal::{Index, seal_bytes_max_at};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -62,6 +63,8 @@ pub(super) struct SegmentFile {
     bytes: u64,
     pub(super) header: Option<Result<Identity, HeaderError>>,
     pub(super) link: LinkState,
+    /// Its footer is whole, and says that it ends here.
+    vouched: Option<KnownEnd>,
 }
 
 impl SegmentFile {
@@ -94,12 +97,14 @@ pub(super) struct Arranged {
     pub(super) link: LinkState,
     /// Where it ends, as the segment after it says.
     pub(super) end: Option<KnownEnd>,
+    /// Where it ends, as its footer says.
+    pub(super) vouched: Option<KnownEnd>,
     /// The last record kept of it, if the log was truncated there and nothing came after.
     pub(super) cap: Option<Lsn>,
 }
 
 /// What a segment's successor says of its end.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct KnownEnd {
     pub(super) offset: u64,
     pub(super) next_lsn: Lsn,
@@ -203,7 +208,8 @@ impl Files {
                 }
                 (Some(FileName { file: FileId::Segment(segment), .. }), Some(bytes)) => {
                     let link = LinkState::Unwritten;
-                    files.segments.push(SegmentFile { segment, bytes, header: None, link });
+                    let (header, vouched) = (None, None);
+                    files.segments.push(SegmentFile { segment, bytes, header, link, vouched });
                 }
                 (Some(name), None) if !in_quarantine => return Err(RecoveryError::NotAFile(name)),
                 _ => files.strays.push(listed.name.clone()),
@@ -232,6 +238,40 @@ impl Files {
             last_segment: self.segments.last().map_or(SegmentId::NONE, |file| file.segment),
             ..Manifest::initial(log)
         }
+    }
+
+    /// The footer of the segment before this one, and how many bytes there may be of it. `None`:
+    /// this one does not say where it is.
+    pub(super) fn footer_before(&self, index: usize) -> Option<(Footer, u64)> {
+        let (before, after) = (self.segments.get(index.checked_sub(1)?)?, &self.segments[index]);
+        let end = known_end(before.segment, after.link)?;
+        let (identity, LinkState::Written(link)) = (before.identity()?, before.link) else {
+            return None;
+        };
+        let bytes = before.bytes.checked_sub(end.offset)?;
+        let is_named = identity.segment == before.segment && bytes > 0;
+        is_named.then_some((Footer { identity, first_lsn: link.first_lsn, end }, bytes))
+    }
+
+    /// Notes what the first bytes of the footer of the segment before this one say. `Some`: so many
+    /// are needed.
+    pub(super) fn look_at_footer_before(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        crc: Crc32cFn,
+    ) -> Option<u64> {
+        let (footer, bytes_max) = self.footer_before(index)?;
+        match footer.look(bytes, crc) {
+            FooterState::Whole => self.segments[index - 1].vouched = Some(footer.end),
+            FooterState::Longer(needed)
+                if needed <= bytes_max.min(seal_bytes_max_at(footer.end.offset)) =>
+            {
+                return Some(needed);
+            }
+            FooterState::Longer(_) | FooterState::Broken => {}
+        }
+        None
     }
 
     /// Puts the segments in order, or says why that cannot be done.
@@ -267,16 +307,13 @@ impl Files {
                 identity: file.identity(),
                 link: file.link,
                 end: None,
+                vouched: file.vouched,
                 cap: None,
             })
             .collect();
         for index in 1..arranged.len() {
-            if let LinkState::Written(link) = arranged[index].link
-                && link.previous_end.segment == arranged[index - 1].segment
-            {
-                arranged[index - 1].end =
-                    Some(KnownEnd { offset: link.previous_end.offset, next_lsn: link.first_lsn });
-            }
+            let (before, after) = (arranged[index - 1].segment, arranged[index].link);
+            arranged[index - 1].end = known_end(before, after);
         }
         if let Some(cap) = manifest.cap
             && let Some(holder) = arranged.iter_mut().find(|file| file.segment == cap.segment)
@@ -289,6 +326,13 @@ impl Files {
         let first_lsn = manifest.first_lsn;
         Ok(Arrangement { live: arranged, first_lsn, stale, missing })
     }
+}
+
+/// Where a segment ends, if the link of the one after it names it.
+fn known_end(segment: SegmentId, after: LinkState) -> Option<KnownEnd> {
+    let LinkState::Written(link) = after else { return None };
+    let Position { segment: named, offset } = link.previous_end;
+    (named == segment).then_some(KnownEnd { offset, next_lsn: link.first_lsn })
 }
 
 /// Ends the segment before one whose link is lost where something else says that this one began, or

@@ -1,7 +1,7 @@
-//! Going through the segments of a log, oldest first: a footer where one will do, else every frame.
+//! Going through the segments of a log, oldest first, by every frame where no footer will do.
 
 use super::verdict::{Arranged, Arrangement, KnownEnd, Walked};
-use crate::config::{Config, RecoveryScan};
+use crate::config::Config;
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};
 use crate::wire::checksum::{Crc32cFn, Place};
@@ -25,27 +25,47 @@ pub(super) struct Walk {
     /// for a segment that ends before: of one that was being synced when the power failed, the
     /// footer may have reached the disk and what stands before it not.
     durable: Lsn,
-    scans_all: bool,
     segment_bytes_max: u64,
-    step: Step,
+    /// `None`: there is nothing more to scan.
+    scanning: Option<Box<Scanning>>,
 }
 
-#[derive(Debug)]
-enum Step {
-    Footer(Box<Footing>),
-    Scan(Box<Scanning>),
-    End,
+/// A footer, by what vouches for it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Footer {
+    pub(super) identity: Identity,
+    pub(super) first_lsn: Lsn,
+    pub(super) end: KnownEnd,
 }
 
-/// A segment whose footer is looked at.
-#[derive(Debug)]
-struct Footing {
-    arranged: Arranged,
-    identity: Identity,
-    end: KnownEnd,
-    /// The footer, as far as it has been read.
-    bytes: Vec<u8>,
-    wanted: u64,
+/// What the first bytes of a footer say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FooterState {
+    Whole,
+    /// It has so many bytes.
+    Longer(u64),
+    Broken,
+}
+
+impl Footer {
+    pub(super) fn look(&self, bytes: &[u8], crc: Crc32cFn) -> FooterState {
+        let Self { identity, first_lsn, end } = self;
+        let head = match Head::parse(bytes, identity.checksum) {
+            Parsed::Head(head) if head.kind == FrameKind::Seal => head,
+            _ => return FooterState::Broken,
+        };
+        if (bytes.len() as u64) < head.frame_bytes {
+            return FooterState::Longer(head.frame_bytes);
+        }
+        let frame = &bytes[..usize::try_from(head.frame_bytes).unwrap_or(0)];
+        let (segment, salt) = (identity.segment, identity.salt);
+        let place = Place { salt, segment, offset: end.offset, lsn: end.next_lsn };
+        let body = &frame[head.head_bytes.min(frame.len())..];
+        let is_whole = head.holds(frame, place, identity.checksum, crc)
+            && seal::parse(body, *first_lsn, end.offset)
+                .is_some_and(|seal| seal.records == end.next_lsn.since(*first_lsn));
+        if is_whole { FooterState::Whole } else { FooterState::Broken }
+    }
 }
 
 /// A segment whose every frame is looked at.
@@ -54,9 +74,6 @@ struct Scanning {
     scan: SegmentScan,
     index: Index,
 }
-
-/// A footer's head is within so many bytes.
-const FOOTER_LOOK_BYTES: u64 = 4_096;
 
 impl Walk {
     pub(super) fn new(arrangement: Arrangement, manifest: Manifest, config: &Config) -> Self {
@@ -71,9 +88,8 @@ impl Walk {
             manifest,
             walked: Vec::new(),
             crc: config.crc,
-            scans_all: config.scan == RecoveryScan::Full,
             segment_bytes_max: config.segment_bytes_max,
-            step: Step::End,
+            scanning: None,
         };
         walk.begin();
         walk
@@ -86,17 +102,7 @@ impl Walk {
     /// Which bytes are wanted: of which file, from where, how many at most. `None`: it is over.
     pub(super) fn wants(&self) -> Option<(FileName, u64, u64)> {
         let name = FileId::Segment(self.current()?.segment).name();
-        match &self.step {
-            Step::Footer(footing) => {
-                let Footing { end, bytes, wanted, .. } = &**footing;
-                let have = bytes.len() as u64;
-                Some((name, end.offset + have, wanted - have))
-            }
-            Step::Scan(scanning) => {
-                scanning.scan.wants().map(|(offset, bytes)| (name, offset, bytes))
-            }
-            Step::End => None,
-        }
+        self.scanning.as_ref()?.scan.wants().map(|(offset, bytes)| (name, offset, bytes))
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -104,34 +110,22 @@ impl Walk {
     }
 
     pub(super) fn feed(&mut self, content: &[u8], is_short: bool) {
-        match core::mem::replace(&mut self.step, Step::End) {
-            Step::Footer(mut footing) => {
-                footing.bytes.extend_from_slice(content);
-                if is_short || footing.bytes.len() as u64 >= footing.wanted {
-                    self.look_at_footer(footing, is_short);
-                } else {
-                    self.step = Step::Footer(footing);
-                }
+        let Some(mut scanning) = self.scanning.take() else { return };
+        let Scanning { scan, index } = &mut *scanning;
+        let from = scan.wants().map_or(0, |(from, _)| from);
+        scan.feed(content, |found| {
+            if found.head.count > 0 {
+                index.note(found.lsn, found.offset);
             }
-            Step::Scan(mut scanning) => {
-                let Scanning { scan, index } = &mut *scanning;
-                let from = scan.wants().map_or(0, |(from, _)| from);
-                scan.feed(content, |found| {
-                    if found.head.count > 0 {
-                        index.note(found.lsn, found.offset);
-                    }
-                });
-                if is_short {
-                    scan.ends_at(from + content.len() as u64);
-                }
-                if scan.wants().is_none() {
-                    self.end_scan(*scanning);
-                    self.begin();
-                } else {
-                    self.step = Step::Scan(scanning);
-                }
-            }
-            Step::End => {}
+        });
+        if is_short {
+            scan.ends_at(from + content.len() as u64);
+        }
+        if scan.wants().is_none() {
+            self.end_scan(*scanning);
+            self.begin();
+        } else {
+            self.scanning = Some(scanning);
         }
     }
 
@@ -144,14 +138,13 @@ impl Walk {
                 continue;
             };
             if let Some(end) = arranged.end
-                && !self.scans_all
+                && arranged.vouched == Some(end)
                 && arranged.is_linked()
                 && end.next_lsn.previous() <= self.durable
             {
-                let (bytes, wanted) = (Vec::new(), FOOTER_LOOK_BYTES);
-                let footing = Footing { arranged, identity, end, bytes, wanted };
-                self.step = Step::Footer(Box::new(footing));
-                return;
+                self.walked.push(Walked { first_lsn: self.next_lsn, ..Walked::unread() });
+                self.next_lsn = end.next_lsn;
+                continue;
             }
             if self.begin_scan(&arranged, &identity) {
                 return;
@@ -185,7 +178,7 @@ impl Walk {
         let scanning = Scanning { scan, index: Index::with_room_for(room) };
         let has_bytes = scanning.scan.wants().is_some();
         if has_bytes {
-            self.step = Step::Scan(Box::new(scanning));
+            self.scanning = Some(Box::new(scanning));
         } else {
             self.end_scan(scanning);
         }
@@ -205,46 +198,5 @@ impl Walk {
             self.next_lsn = report.last_next_lsn.min(kept);
         }
         self.walked.push(walked);
-    }
-
-    /// Takes the segment as it is if its footer is whole, and scans it otherwise.
-    fn look_at_footer(&mut self, mut footing: Box<Footing>, is_short: bool) {
-        let Footing { arranged, identity, end, bytes, wanted } = &mut *footing;
-        let head = match Head::parse(bytes, identity.checksum) {
-            Parsed::Head(head) if head.kind == FrameKind::Seal => head,
-            _ => return self.scan_instead(&footing),
-        };
-        if (bytes.len() as u64) < head.frame_bytes {
-            let is_there = !is_short && end.offset + head.frame_bytes <= arranged.file_bytes;
-            if is_there && *wanted < head.frame_bytes {
-                *wanted = head.frame_bytes;
-                self.step = Step::Footer(footing);
-                return;
-            }
-            return self.scan_instead(&footing);
-        }
-        let frame = &bytes[..usize::try_from(head.frame_bytes).unwrap_or(0)];
-        let place = Place {
-            salt: identity.salt,
-            segment: arranged.segment,
-            offset: end.offset,
-            lsn: end.next_lsn,
-        };
-        let first = self.next_lsn;
-        let seal = seal::parse(&frame[head.head_bytes.min(frame.len())..], first, end.offset);
-        let is_whole = head.holds(frame, place, identity.checksum, self.crc)
-            && seal.is_some_and(|seal| seal.records == end.next_lsn.since(first));
-        if !is_whole {
-            return self.scan_instead(&footing);
-        }
-        self.next_lsn = end.next_lsn;
-        self.walked.push(Walked { first_lsn: first, ..Walked::unread() });
-        self.begin();
-    }
-
-    fn scan_instead(&mut self, footing: &Footing) {
-        if !self.begin_scan(&footing.arranged, &footing.identity) {
-            self.begin();
-        }
     }
 }

@@ -84,9 +84,17 @@ impl Index {
     /// No seal of a segment with this many entries is longer.
     pub(crate) fn seal_bytes_max(&self) -> u64 {
         // One entry more than now: the frame about to be appended may add it.
-        let entries = self.entries.len() as u64 + 1;
-        SEAL_HEAD_BYTES_MAX + entries * ENTRY_BYTES_MAX
+        seal_bytes_max(self.entries.len() as u64 + 1)
     }
+}
+
+/// No seal of a segment whose frames end at `end` is longer.
+pub(crate) fn seal_bytes_max_at(end: u64) -> u64 {
+    seal_bytes_max(end / INDEX_STRIDE_BYTES + 1)
+}
+
+const fn seal_bytes_max(entries: u64) -> u64 {
+    SEAL_HEAD_BYTES_MAX + entries * ENTRY_BYTES_MAX
 }
 
 /// A larger segment grows its index as it goes.
@@ -195,6 +203,8 @@ mod tests {
         let bytes = body.len() as u64;
         let bytes_max = index.seal_bytes_max();
         assert!(bytes + 64 <= bytes_max && bytes_max <= 64 + 30 + 18 * 20, "{bytes_max}");
+        let at_end = seal_bytes_max_at(FRAMES_OFFSET + 32 * half + 1);
+        assert_eq!(at_end, bytes_max - ENTRY_BYTES_MAX, "no room for one more");
         let third = index.entries()[2].offset;
         for (offset, left) in [(third + 1, 3), (third, 2)] {
             index.cut(offset);

@@ -1,4 +1,4 @@
-//! Reserving space, and hints about it.
+//! Reserving space.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -73,15 +73,6 @@ fn reserve(file: &File, _from: u64, to: u64) -> io::Result<bool> {
 #[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
 fn reserve(_file: &File, _from: u64, _to: u64) -> io::Result<bool> {
     Ok(false)
-}
-
-/// Asks for readahead.
-#[cfg(target_os = "linux")]
-pub(super) fn advise_sequential(file: &File) {
-    use std::os::fd::AsRawFd;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no
-    // pointers. What it returns says only whether the hint was taken.
-    unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_SEQUENTIAL) };
 }
 
 #[cfg(test)]

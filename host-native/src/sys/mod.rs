@@ -8,6 +8,7 @@
 //! | sync of names        | fsync     | fsync                  | none             | fsync    |
 //! | map a file           | mmap      | mmap                   | none             | unix     |
 //! | past the page cache  | O_DIRECT  | none                   | none             | none     |
+//! | what the cache has   | cachestat | none                   | none             | none     |
 //! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
@@ -15,6 +16,7 @@
 
 mod aligned;
 mod allocate;
+mod cache;
 #[cfg(unix)]
 mod map;
 mod positional;
@@ -24,6 +26,9 @@ mod uring;
 
 pub(crate) use aligned::{Aligned, BLOCK_BYTES};
 pub(crate) use allocate::allocate;
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) use cache::tests::evict;
+pub(crate) use cache::{Cached, Readahead, advise, is_cached};
 pub(crate) use positional::{read_at, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
@@ -114,13 +119,3 @@ pub(crate) fn bring_in(bytes: &[u8]) -> io::Result<()> {
 pub(crate) fn bring_in(_bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
-
-/// Tells the kernel that a file will be read from front to back. A hint: it cannot fail.
-#[cfg(target_os = "linux")]
-pub(crate) fn advise_sequential(file: &File) {
-    allocate::advise_sequential(file);
-}
-
-/// A platform without the hint.
-#[cfg(not(target_os = "linux"))]
-pub(crate) fn advise_sequential(_file: &File) {}
