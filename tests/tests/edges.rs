@@ -798,19 +798,30 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     let name = FileId::Segment(info.segment).name();
     let footer_bytes = disk.content(name).unwrap().len() as u64 - end.frames_end;
     assert!(footer_bytes > 4_096, "{footer_bytes}");
-    let recover = |disk: &mut Disk| {
+    let reopened = |disk: &mut Disk| {
         let (log, report) = recovered(disk, &config);
         (log.appended().lsn, report.segments_scanned, report.is_damaged())
     };
+    // One that becomes shorter between two looks at its footer is scanned.
+    let shrinks = |disk: &mut Disk, command: &Command<Memory>| {
+        if let Command::Read(read) = command
+            && (read.name, read.offset) == (name, end.frames_end)
+        {
+            disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
+        }
+        Go::On(None)
+    };
+    let shrunk = recover(&mut disk.clone(), start(&config, 7, 7), shrinks);
+    assert_eq!(shrunk.unwrap().unwrap().1.segments_scanned, 3);
     // The active segment and the empty one behind it are scanned, this one is not.
-    assert_eq!(recover(&mut disk.clone()), (Lsn::new(1_101), 2, false));
+    assert_eq!(reopened(&mut disk.clone()), (Lsn::new(1_101), 2, false));
     // One that is read whole is still found by its index afterwards.
     let full = Config { scan: RecoveryScan::Full, ..config.clone() };
     let log = recovered(&mut disk.clone(), &full).0;
     assert_eq!(sealed(&log), (info, end));
     // Without a part of its footer the segment is scanned, and holds what it did.
     disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
-    assert_eq!(recover(&mut disk), (Lsn::new(1_101), 3, false));
+    assert_eq!(reopened(&mut disk), (Lsn::new(1_101), 3, false));
 }
 
 #[test]

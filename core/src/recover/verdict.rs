@@ -339,7 +339,7 @@ fn known_end(segment: SegmentId, after: LinkState) -> Option<KnownEnd> {
 /// before what certainly came later: what stands behind may have been truncated.
 fn end_before_lost_links(arranged: &mut [Arranged], manifest: &Manifest) {
     for index in 1..arranged.len() {
-        if arranged[index].is_linked() || arranged[index - 1].end.is_some() {
+        if arranged[index].is_linked() {
             continue;
         }
         let segment = arranged[index].segment;

@@ -139,7 +139,6 @@ impl Walk {
             };
             if let Some(end) = arranged.end
                 && arranged.vouched == Some(end)
-                && arranged.is_linked()
                 && end.next_lsn.previous() <= self.durable
             {
                 self.walked.push(Walked { first_lsn: self.next_lsn, ..Walked::unread() });
