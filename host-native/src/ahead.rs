@@ -355,7 +355,9 @@ mod tests {
 
     #[test]
     fn recovery_finds_the_same_whether_it_reads_ahead_or_not() {
-        let temp = tempfile::tempdir().unwrap();
+        // Beside this program: where temporary files go may be memory, which cannot be evicted.
+        let program = std::env::current_exe().unwrap();
+        let temp = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
         let config = |reserve_size| WalConfig {
             batch_size: 64 << 10,
             max_segment_size: 16 << 20,
