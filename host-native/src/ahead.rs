@@ -222,8 +222,13 @@ enum Past {
     None,
 }
 
-/// What the page cache has in part is read in parts.
-const PART_BYTES: usize = 64 << 10;
+/// What the page cache has in part is read in parts, which begin at multiples of this: no page is
+/// of two.
+const PART_BYTES: u64 = 64 << 10;
+
+fn to_next_part(offset: u64) -> usize {
+    usize::try_from(PART_BYTES - offset % PART_BYTES).unwrap_or(usize::MAX)
+}
 
 impl<'a> Pieces<'a> {
     /// `None`: there is no such file to be read.
@@ -257,21 +262,17 @@ impl<'a> Pieces<'a> {
     /// Fills `buffer` from `offset` on, up to the end of the file.
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, IoError> {
         let cached = sys::is_cached(&self.file, offset, buffer.len() as u64);
-        let part_bytes = match cached {
-            Some(sys::Cached::Part) => PART_BYTES,
-            _ => buffer.len().max(1),
-        };
+        let in_parts = cached == Some(sys::Cached::Part);
         let (mut done, mut is_blank) = (0, true);
-        for part in buffer.chunks_mut(part_bytes) {
-            let (at, wanted) = (offset + done as u64, part.len() as u64);
-            let cached = match cached {
-                Some(sys::Cached::Part) => sys::is_cached(&self.file, at, wanted),
-                cached => cached,
-            };
-            let got = self.read_part(part, at, cached)?;
+        while done < buffer.len() {
+            let (at, left) = (offset + done as u64, buffer.len() - done);
+            let part = if in_parts { left.min(to_next_part(at)) } else { left };
+            let cached =
+                if in_parts { sys::is_cached(&self.file, at, part as u64) } else { cached };
+            let got = self.read_part(&mut buffer[done..done + part], at, cached)?;
             is_blank &= self.is_blank;
             done += got;
-            if got < part.len() {
+            if got < part {
                 break;
             }
         }

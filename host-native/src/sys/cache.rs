@@ -49,6 +49,7 @@ pub(crate) fn is_cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> 
 
     /// `cachestat` of Linux 6.5 and newer; the crate has no name for it on all of these.
     const CACHESTAT: libc::c_long = 451;
+    /// Where pages are longer, all that is cached may be told as a part.
     const PAGE_BYTES: u64 = 4 << 10;
 
     /// The kernel's `struct cachestat_range`.
