@@ -803,10 +803,13 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
         (log.appended().lsn, report.segments_scanned, report.is_damaged())
     };
     // One that becomes shorter between two looks at its footer is scanned.
+    let mut looks = 0;
     let shrinks = |disk: &mut Disk, command: &Command<Memory>| {
         if let Command::Read(read) = command
             && (read.name, read.offset) == (name, end.frames_end)
         {
+            looks += 1;
+            assert!(looks <= 2, "it is not looked at again and again");
             disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
         }
         Go::On(None)
@@ -822,6 +825,21 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     // Without a part of its footer the segment is scanned, and holds what it did.
     disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
     assert_eq!(reopened(&mut disk), (Lsn::new(1_101), 3, false));
+}
+
+#[test]
+fn the_newest_segment_is_the_last_of_them() {
+    let mut disk = Disk::with_sectors(512);
+    assert_eq!(open(&mut disk).newest_segment(), SegmentId::NONE);
+    let mut log = filled(&mut disk, 40);
+    let newest = |log: &Log<Memory>| log.segments().last().map(|info| info.segment);
+    assert!(log.newest_segment() > SegmentId::FIRST);
+    assert_eq!(Some(log.newest_segment()), newest(&log));
+    // All of them are sealed when the log is opened after this.
+    log.rotate().unwrap();
+    run(&mut disk, &mut log);
+    let log = open(&mut disk);
+    assert_eq!(Some(log.newest_segment()), newest(&log));
 }
 
 #[test]
