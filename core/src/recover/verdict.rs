@@ -249,8 +249,7 @@ impl Files {
             return None;
         };
         let bytes = before.bytes.checked_sub(end.offset)?;
-        let is_named = identity.segment == before.segment && bytes > 0;
-        is_named.then_some((Footer { identity, first_lsn: link.first_lsn, end }, bytes))
+        Some((Footer { identity, first_lsn: link.first_lsn, end }, bytes))
     }
 
     /// Notes what the first bytes of the footer of the segment before this one say. `Some`: so many
