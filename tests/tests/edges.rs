@@ -822,8 +822,23 @@ fn a_footer_longer_than_the_first_look_is_read_whole() {
     let full = Config { scan: RecoveryScan::Full, ..config.clone() };
     let log = recovered(&mut disk.clone(), &full).0;
     assert_eq!(sealed(&log), (info, end));
-    // Without a part of its footer the segment is scanned, and holds what it did.
+    // With another checksum, or without its last byte, the segment is scanned, and holds what it
+    // did; no more is asked for than the file has.
+    let checksum = usize::try_from(end.frames_end).unwrap() + 1;
+    let mut damaged = disk.clone();
+    damaged.damage(name, |bytes| bytes[checksum] ^= 1);
+    assert_eq!(reopened(&mut damaged), (Lsn::new(1_101), 3, false));
     disk.damage(name, |bytes| bytes.truncate(bytes.len() - 1));
+    let file_bytes = disk.content(name).unwrap().len() as u64;
+    let looks = |_: &mut Disk, command: &Command<Memory>| {
+        if let Command::Read(read) = command
+            && (read.name, read.offset) == (name, end.frames_end)
+        {
+            assert!(read.offset + read.buffer.len() as u64 <= file_bytes);
+        }
+        Go::On(None)
+    };
+    recover(&mut disk.clone(), start(&config, 7, 7), looks).unwrap().unwrap();
     assert_eq!(reopened(&mut disk), (Lsn::new(1_101), 3, false));
 }
 

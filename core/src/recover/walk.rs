@@ -141,7 +141,7 @@ impl Walk {
                 && arranged.vouched == Some(end)
                 && end.next_lsn.previous() <= self.durable
             {
-                self.walked.push(Walked { first_lsn: self.next_lsn, ..Walked::unread() });
+                self.walked.push(Walked::unread());
                 self.next_lsn = end.next_lsn;
                 continue;
             }
