@@ -261,14 +261,13 @@ impl<'a> Pieces<'a> {
 
     /// Fills `buffer` from `offset` on, up to the end of the file.
     fn read(&mut self, buffer: &mut [u8], offset: u64) -> Result<usize, IoError> {
-        let cached = sys::is_cached(&self.file, offset, buffer.len() as u64);
+        let cached = sys::cached(&self.file, offset, buffer.len() as u64);
         let in_parts = cached == Some(sys::Cached::Part);
         let (mut done, mut is_blank) = (0, true);
         while done < buffer.len() {
             let (at, left) = (offset + done as u64, buffer.len() - done);
             let part = if in_parts { left.min(to_next_part(at)) } else { left };
-            let cached =
-                if in_parts { sys::is_cached(&self.file, at, part as u64) } else { cached };
+            let cached = if in_parts { sys::cached(&self.file, at, part as u64) } else { cached };
             let got = self.read_part(&mut buffer[done..done + part], at, cached)?;
             is_blank &= self.is_blank;
             done += got;

@@ -87,9 +87,9 @@ enum Mapping {
 /// Files of so many of the newest segments stay open for writing; more than are ever written to.
 const HANDLES_KEPT: u64 = 4;
 
-/// So many files are open at most. A recovery looks into each segment, and a process may have no
-/// more than some hundred files open.
-const OPEN_FILES_MAX: usize = 128;
+/// So many files are open at most. A recovery looks into each segment, one after the other, and a
+/// process may have no more than some hundred files open.
+const OPEN_FILES_MAX: usize = 16;
 
 /// Longer writes cost less as a call than the page faults that they would bring about.
 const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;

@@ -33,9 +33,9 @@ const ZEROS_BYTES: usize = 256 << 10;
 /// Files of so many of the newest segments stay open; more than are ever written to.
 const HANDLES_KEPT: u64 = 4;
 
-/// So many files are open at most. A recovery looks into each segment, and a host may give out no
-/// more than some hundred handles.
-const OPEN_FILES_MAX: usize = 128;
+/// So many files are open at most. A recovery looks into each segment, one after the other, and a
+/// host may give out no more than some hundred handles.
+const OPEN_FILES_MAX: usize = 16;
 
 /// Runs commands on the files of one folder.
 pub(crate) struct Executor<F: Folder> {

@@ -44,7 +44,7 @@ pub(crate) fn advise(_file: &File, _readahead: Readahead) {}
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
 ))]
-pub(crate) fn is_cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
+pub(crate) fn cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
     use std::os::fd::AsRawFd;
 
     /// `cachestat` of Linux 6.5 and newer; the crate has no name for it on all of these.
@@ -94,7 +94,7 @@ pub(crate) fn is_cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> 
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
 )))]
-pub(crate) fn is_cached(_file: &File, _offset: u64, _bytes: u64) -> Option<Cached> {
+pub(crate) fn cached(_file: &File, _offset: u64, _bytes: u64) -> Option<Cached> {
     None
 }
 
@@ -118,13 +118,13 @@ pub(crate) mod tests {
         let file = tempfile::tempfile().unwrap();
         file.set_len(4 << 20).unwrap();
         write_all_at(&file, &vec![7; 1 << 20], 1 << 20).unwrap();
-        let cached = |offset, bytes| is_cached(&file, offset, bytes);
+        let of_file = |offset, bytes| cached(&file, offset, bytes);
         // A kernel before 6.5 does not know.
-        if cached(0, 1 << 20).is_some() {
-            assert_eq!(cached(2 << 20, 2 << 20), Some(Cached::Nothing));
-            assert_eq!(cached(1 << 20, 1 << 20), Some(Cached::All));
-            assert_eq!(cached((1 << 20) + 77, 4_096), Some(Cached::All));
-            assert_eq!(cached(1 << 20, 2 << 20), Some(Cached::Part));
+        if of_file(0, 1 << 20).is_some() {
+            assert_eq!(of_file(2 << 20, 2 << 20), Some(Cached::Nothing));
+            assert_eq!(of_file(1 << 20, 1 << 20), Some(Cached::All));
+            assert_eq!(of_file((1 << 20) + 77, 4_096), Some(Cached::All));
+            assert_eq!(of_file(1 << 20, 2 << 20), Some(Cached::Part));
         }
     }
 }

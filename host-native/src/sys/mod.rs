@@ -28,7 +28,7 @@ pub(crate) use aligned::{Aligned, BLOCK_BYTES};
 pub(crate) use allocate::allocate;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::evict;
-pub(crate) use cache::{Cached, Readahead, advise, is_cached};
+pub(crate) use cache::{Cached, Readahead, advise, cached};
 pub(crate) use positional::{read_at, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
