@@ -11,6 +11,7 @@
 //! [`verdict`] decides; what stands here only fetches bytes and carries out.
 
 mod act;
+mod footer;
 pub mod verdict;
 mod walk;
 
@@ -29,6 +30,7 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
+use footer::{FOOTER_LOOK_BYTES, Footer, FooterState};
 use verdict::{Files, Judged, Kept};
 use walk::Walk;
 
@@ -290,9 +292,6 @@ pub struct Recovery<B> {
     bytes_read: u64,
 }
 
-/// A footer's head is within so many bytes, and most footers are.
-const FOOTER_LOOK_BYTES: u64 = 4_096;
-
 #[derive(Debug)]
 enum Stage {
     List,
@@ -300,7 +299,7 @@ enum Stage {
     Header(usize),
     /// So many bytes of the footer of the segment before this one, whose link says where it is. The
     /// file of that one was read just now, and need not be opened again.
-    FooterBefore(usize, u64),
+    FooterBefore(usize, Footer, u64),
     Walk(alloc::boxed::Box<Walk>),
     Act,
     Done,
@@ -355,11 +354,10 @@ impl<B: Buffer> Recovery<B> {
                 let name = self.files.segments[*index].name();
                 self.read(name, 0, HEADER_BYTES as u64)
             }
-            Stage::FooterBefore(index, bytes) => {
-                let (index, bytes) = (*index, *bytes);
-                let (footer, _) = self.files.footer_before(index)?;
-                let name = self.files.segments[index - 1].name();
-                self.read(name, footer.end.offset, bytes)
+            Stage::FooterBefore(index, footer, bytes) => {
+                let name = self.files.segments[*index - 1].name();
+                let (offset, bytes) = (footer.end.offset, *bytes);
+                self.read(name, offset, bytes)
             }
             Stage::Walk(walk) => {
                 let (name, offset, bytes) = walk.wants()?;
@@ -463,23 +461,25 @@ impl<B: Buffer> Recovery<B> {
                 file.link = Link::parse(content, crc);
                 let footer = self.files.footer_before(*index);
                 match footer.filter(|_| self.config.scan == RecoveryScan::Tail) {
-                    Some((_, bytes)) => {
-                        let bytes = bytes.min(FOOTER_LOOK_BYTES);
-                        self.stage = Stage::FooterBefore(*index, bytes);
+                    Some(footer) => {
+                        let bytes = footer.bytes_max.min(FOOTER_LOOK_BYTES);
+                        self.stage = Stage::FooterBefore(*index, footer, bytes);
                         Ok(None)
                     }
                     None => Ok(Some(*index + 1)),
                 }
             }
-            Stage::FooterBefore(index, looked) => {
-                match self.files.look_at_footer_before(*index, content, crc) {
-                    Some(needed) if needed > *looked => {
-                        *looked = needed;
-                        Ok(None)
-                    }
-                    _ => Ok(Some(*index + 1)),
+            Stage::FooterBefore(index, footer, looked) => match footer.look(content, crc) {
+                FooterState::Longer(needed) if needed > *looked => {
+                    *looked = needed;
+                    Ok(None)
                 }
-            }
+                state => {
+                    let is_whole = state == FooterState::Whole;
+                    self.files.segments[*index - 1].vouched = is_whole.then_some(footer.end);
+                    Ok(Some(*index + 1))
+                }
+            },
             Stage::Walk(walk) => {
                 walk.feed(content, bytes < wanted);
                 Ok(None)

@@ -7,6 +7,7 @@
 //! system is asked all the same. Bytes that have to come from the disk the kernel fetches better.
 
 use crate::config::WalConfig;
+use crate::dir::Access;
 use crate::execute::{Executor, io_error};
 use crate::sys;
 use seawall_core::command::{Command, Done, Read};
@@ -233,7 +234,7 @@ fn to_next_part(offset: u64) -> usize {
 impl<'a> Pieces<'a> {
     /// `None`: there is no such file to be read.
     fn new(executor: &'a Executor, segment: SegmentId, memory: sys::Aligned) -> Option<Self> {
-        let file = executor.open_for_recovery(segment).ok()?;
+        let file = executor.open_anew(segment, Access::Read).ok()?;
         sys::advise(&file, sys::Readahead::Nothing);
         let (is_blank, is_cold, past) = (false, false, Past::Unopened);
         Some(Self { executor, segment, file, is_blank, is_cold, past, memory })
@@ -310,7 +311,8 @@ impl<'a> Pieces<'a> {
     /// Reads the blocks that hold what is wanted, past the page cache.
     fn read_past(&mut self, buffer: &mut [u8], offset: u64) -> Option<usize> {
         if let Past::Unopened = self.past {
-            self.past = self.executor.open_direct(self.segment).map_or(Past::None, Past::Open);
+            let opened = self.executor.open_anew(self.segment, Access::ReadDirect);
+            self.past = opened.map_or(Past::None, Past::Open);
         }
         let Past::Open(file) = &self.past else { return None };
         let before = usize::try_from(offset % sys::BLOCK_BYTES as u64).unwrap_or(0);

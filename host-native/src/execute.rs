@@ -181,9 +181,9 @@ impl Executor {
                 c.done(result.map_err(sync_error))
             }
             (Command::Read(mut c), fault) => {
-                let result = fails(fault).map_err(io_error);
-                let result = result.and_then(|()| self.read(c.name, &mut c.buffer, c.offset));
-                c.done(result)
+                let result = fails(fault)
+                    .and_then(|()| sys::read_at(&self.file(c.name)?.file, &mut c.buffer, c.offset));
+                c.done(result.map_err(io_error))
             }
             (Command::Create(c), fault) => {
                 let result = fails(fault).and_then(|()| self.create(c.name));
@@ -303,11 +303,6 @@ impl Executor {
         sys::read_at(&open.file, buffer, offset).map_err(io_error)
     }
 
-    fn read(&self, name: FileName, buffer: &mut [u8], offset: u64) -> Result<usize, IoError> {
-        let open = self.file(name).map_err(io_error)?;
-        sys::read_at(&open.file, buffer, offset).map_err(io_error)
-    }
-
     fn files(&self) -> MutexGuard<'_, Vec<(FileId, Arc<OpenFile>)>> {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -413,14 +408,9 @@ impl Executor {
         }
     }
 
-    /// A handle for a recovery, which has a readahead of its own.
-    pub(crate) fn open_for_recovery(&self, segment: SegmentId) -> io::Result<File> {
-        self.dir.open(FileId::Segment(segment).name(), Access::Read)
-    }
-
-    /// A handle that reads past the page cache.
-    pub(crate) fn open_direct(&self, segment: SegmentId) -> io::Result<File> {
-        self.dir.open(FileId::Segment(segment).name(), Access::ReadDirect)
+    /// A handle that nobody else uses.
+    pub(crate) fn open_anew(&self, segment: SegmentId, access: Access) -> io::Result<File> {
+        self.dir.open(FileId::Segment(segment).name(), access)
     }
 
     /// The names in the folder.

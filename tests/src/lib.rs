@@ -28,6 +28,8 @@ pub mod trace;
 pub mod world;
 
 #[cfg(not(target_family = "wasm"))]
+pub mod descriptors;
+#[cfg(not(target_family = "wasm"))]
 pub mod golden;
 #[cfg(not(target_family = "wasm"))]
 pub mod interpose;

@@ -891,6 +891,21 @@ fn a_segment_begins_with_little_space_and_each_step_doubles_it() {
     }
 }
 
+/// A file may be shorter than what was reserved of it once, and the log goes on in it.
+#[test]
+fn what_is_reserved_at_once_is_so_in_a_file_that_was_cut() {
+    let mut disk = Disk::with_sectors(512);
+    let short = Config { segment_bytes_max: 14 << 20, preallocate: false, ..Config::default() };
+    let mut log = open_with(&mut disk, &short);
+    append(&mut disk, &mut log, &[7; 500]).unwrap();
+    drop(log);
+    let whole = Config { preallocate: true, reserve_bytes: u64::MAX, ..short };
+    let mut log = open_with(&mut disk, &whole);
+    append(&mut disk, &mut log, &[7; 500]).unwrap();
+    let name = FileId::Segment(SegmentId::FIRST).name();
+    assert_eq!(disk.content(name).unwrap().len(), 14 << 20);
+}
+
 #[test]
 fn space_is_reserved_in_steps_and_nothing_is_written_behind_one_under_way() {
     let mut disk = Disk::with_sectors(512);

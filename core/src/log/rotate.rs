@@ -221,7 +221,7 @@ impl<B: Buffer> Log<B> {
             is_syncing: false,
             reserved: match self.config.preallocate {
                 true if recycled_bytes > 0 => recycled_bytes,
-                true => self.spare_bytes(),
+                true => self.reserve_step(0),
                 false => u64::MAX,
             },
             reserving: None,
@@ -303,9 +303,9 @@ impl<B: Buffer> Log<B> {
         if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
-        let (limit, step_max) = (self.config.segment_bytes_max, self.config.reserve_bytes);
+        let limit = self.config.segment_bytes_max;
+        let step = self.reserve_step(self.open.back()?.reserved);
         let open = self.open.back_mut()?;
-        let step = open.reserved.max(RESERVE_BYTES_FIRST).min(step_max);
         let is_due = open.reserving.is_none()
             && open.sealed.is_none()
             && open.reserved < limit
@@ -331,10 +331,10 @@ impl<B: Buffer> Log<B> {
         self.tell_degraded(outcome);
     }
 
-    /// How much of a segment is reserved before it is needed.
-    fn spare_bytes(&self) -> u64 {
+    /// How much is reserved next of a segment that has so much.
+    fn reserve_step(&self, reserved: u64) -> u64 {
         let (limit, step_max) = (self.config.segment_bytes_max, self.config.reserve_bytes);
-        if step_max >= limit { limit } else { step_max.min(RESERVE_BYTES_FIRST) }
+        if step_max >= limit { limit } else { reserved.max(RESERVE_BYTES_FIRST).min(step_max) }
     }
 
     fn begin_spare(&mut self) {
@@ -378,7 +378,7 @@ impl<B: Buffer> Log<B> {
             MakeStep::Create => Command::Create(Create { id: issue(Operation::Create), name }),
             MakeStep::Allocate => {
                 let id = issue(Operation::Allocate);
-                let to = self.spare_bytes();
+                let to = self.reserve_step(0);
                 Command::Allocate(Allocate { id, name, from: 0, to })
             }
             MakeStep::Header => {

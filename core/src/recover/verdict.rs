@@ -27,19 +27,19 @@
 //! | none   | yes     | any     | whole frames are missing from its end: as the three above    |
 
 use super::act::Act;
-use super::walk::{Footer, FooterState, Walk};
+use super::footer::Footer;
+use super::walk::Walk;
 use super::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
 use crate::command::{Folder, Listed};
 use crate::config::{Config, RecoveryPolicy};
 use crate::id::{LogId, Lsn, Position, SegmentId, Watermark};
 use crate::log::{SegmentEnd, SegmentInfo};
 use crate::scan::{Hole, ScanReport};
-use crate::wire::checksum::Crc32cFn;
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
 use crate::wire::manifest::{Cap, MANIFEST_BYTES, Manifest};
 use crate::wire::name::{FileId, FileName, Quarantined};
-use crate::wire::seal::{Index, seal_bytes_max_at};
+use crate::wire::seal::Index;
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
@@ -64,7 +64,7 @@ pub(super) struct SegmentFile {
     pub(super) header: Option<Result<Identity, HeaderError>>,
     pub(super) link: LinkState,
     /// Its footer is whole, and says that it ends here.
-    vouched: Option<KnownEnd>,
+    pub(super) vouched: Option<KnownEnd>,
 }
 
 impl SegmentFile {
@@ -240,37 +240,15 @@ impl Files {
         }
     }
 
-    /// The footer of the segment before this one, and how many bytes there may be of it. `None`:
-    /// this one does not say where it is.
-    pub(super) fn footer_before(&self, index: usize) -> Option<(Footer, u64)> {
+    /// The footer of the segment before this one. `None`: this one does not say where it is.
+    pub(super) fn footer_before(&self, index: usize) -> Option<Footer> {
         let (before, after) = (self.segments.get(index.checked_sub(1)?)?, &self.segments[index]);
         let end = known_end(before.segment, after.link)?;
         let (identity, LinkState::Written(link)) = (before.identity()?, before.link) else {
             return None;
         };
-        let bytes = before.bytes.checked_sub(end.offset)?;
-        Some((Footer { identity, first_lsn: link.first_lsn, end }, bytes))
-    }
-
-    /// Notes what the first bytes of the footer of the segment before this one say. `Some`: so many
-    /// are needed.
-    pub(super) fn look_at_footer_before(
-        &mut self,
-        index: usize,
-        bytes: &[u8],
-        crc: Crc32cFn,
-    ) -> Option<u64> {
-        let (footer, bytes_max) = self.footer_before(index)?;
-        match footer.look(bytes, crc) {
-            FooterState::Whole => self.segments[index - 1].vouched = Some(footer.end),
-            FooterState::Longer(needed)
-                if needed <= bytes_max.min(seal_bytes_max_at(footer.end.offset)) =>
-            {
-                return Some(needed);
-            }
-            FooterState::Longer(_) | FooterState::Broken => {}
-        }
-        None
+        let bytes_max = before.bytes.checked_sub(end.offset)?;
+        Some(Footer { identity, first_lsn: link.first_lsn, end, bytes_max })
     }
 
     /// Puts the segments in order, or says why that cannot be done.

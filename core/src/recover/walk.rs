@@ -1,15 +1,14 @@
 //! Going through the segments of a log, oldest first, by every frame where no footer will do.
 
-use super::verdict::{Arranged, Arrangement, KnownEnd, Walked};
+use super::verdict::{Arranged, Arrangement, Walked};
 use crate::config::Config;
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};
-use crate::wire::checksum::{Crc32cFn, Place};
-use crate::wire::frame::{FrameKind, Head, Parsed};
+use crate::wire::checksum::Crc32cFn;
 use crate::wire::header::{FRAMES_OFFSET, Identity, LinkState};
 use crate::wire::manifest::Manifest;
 use crate::wire::name::{FileId, FileName};
-use crate::wire::seal::{self, Index};
+use crate::wire::seal::Index;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
@@ -28,44 +27,6 @@ pub(super) struct Walk {
     segment_bytes_max: u64,
     /// `None`: there is nothing more to scan.
     scanning: Option<Box<Scanning>>,
-}
-
-/// A footer, by what vouches for it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Footer {
-    pub(super) identity: Identity,
-    pub(super) first_lsn: Lsn,
-    pub(super) end: KnownEnd,
-}
-
-/// What the first bytes of a footer say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum FooterState {
-    Whole,
-    /// It has so many bytes.
-    Longer(u64),
-    Broken,
-}
-
-impl Footer {
-    pub(super) fn look(&self, bytes: &[u8], crc: Crc32cFn) -> FooterState {
-        let Self { identity, first_lsn, end } = self;
-        let head = match Head::parse(bytes, identity.checksum) {
-            Parsed::Head(head) if head.kind == FrameKind::Seal => head,
-            _ => return FooterState::Broken,
-        };
-        if (bytes.len() as u64) < head.frame_bytes {
-            return FooterState::Longer(head.frame_bytes);
-        }
-        let frame = &bytes[..usize::try_from(head.frame_bytes).unwrap_or(0)];
-        let (segment, salt) = (identity.segment, identity.salt);
-        let place = Place { salt, segment, offset: end.offset, lsn: end.next_lsn };
-        let body = &frame[head.head_bytes.min(frame.len())..];
-        let is_whole = head.holds(frame, place, identity.checksum, crc)
-            && seal::parse(body, *first_lsn, end.offset)
-                .is_some_and(|seal| seal.records == end.next_lsn.since(*first_lsn));
-        if is_whole { FooterState::Whole } else { FooterState::Broken }
-    }
 }
 
 /// A segment whose every frame is looked at.

@@ -89,7 +89,7 @@ impl Index {
 }
 
 /// No seal of a segment whose frames end at `end` is longer.
-pub(crate) fn seal_bytes_max_at(end: u64) -> u64 {
+pub(crate) fn bytes_max_at(end: u64) -> u64 {
     seal_bytes_max(end / INDEX_STRIDE_BYTES + 1)
 }
 
@@ -203,7 +203,7 @@ mod tests {
         let bytes = body.len() as u64;
         let bytes_max = index.seal_bytes_max();
         assert!(bytes + 64 <= bytes_max && bytes_max <= 64 + 30 + 18 * 20, "{bytes_max}");
-        let at_end = seal_bytes_max_at(FRAMES_OFFSET + 32 * half + 1);
+        let at_end = bytes_max_at(FRAMES_OFFSET + 32 * half + 1);
         assert_eq!(at_end, bytes_max - ENTRY_BYTES_MAX, "no room for one more");
         let third = index.entries()[2].offset;
         for (offset, left) in [(third + 1, 3), (third, 2)] {

@@ -1,5 +1,5 @@
 //! What the page cache has of a file, and what it is to fetch.
-#![allow(unsafe_code)]
+#![cfg_attr(target_os = "linux", allow(unsafe_code))]
 
 use std::fs::File;
 

@@ -1,0 +1,54 @@
+//! A segment's footer, looked at through what the segment after it says.
+
+use super::verdict::KnownEnd;
+use crate::id::Lsn;
+use crate::wire::checksum::{Crc32cFn, Place};
+use crate::wire::frame::{FrameKind, Head, Parsed};
+use crate::wire::header::Identity;
+use crate::wire::seal;
+
+/// A footer's head is within so many bytes, and most footers are.
+pub(super) const FOOTER_LOOK_BYTES: u64 = 4_096;
+
+/// Where a footer should be, and of what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Footer {
+    pub(super) identity: Identity,
+    pub(super) first_lsn: Lsn,
+    pub(super) end: KnownEnd,
+    /// The file has so many bytes from there on.
+    pub(super) bytes_max: u64,
+}
+
+/// What the first bytes of a footer say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FooterState {
+    Whole,
+    /// It has so many bytes.
+    Longer(u64),
+    Broken,
+}
+
+impl Footer {
+    pub(super) fn look(&self, bytes: &[u8], crc: Crc32cFn) -> FooterState {
+        let Self { identity, first_lsn, end, bytes_max } = self;
+        let head = match Head::parse(bytes, identity.checksum) {
+            Parsed::Head(head) if head.kind == FrameKind::Seal => head,
+            _ => return FooterState::Broken,
+        };
+        if head.frame_bytes > (*bytes_max).min(seal::bytes_max_at(end.offset)) {
+            return FooterState::Broken;
+        }
+        if (bytes.len() as u64) < head.frame_bytes {
+            return FooterState::Longer(head.frame_bytes);
+        }
+        let frame = &bytes[..usize::try_from(head.frame_bytes).unwrap_or(0)];
+        let (segment, salt) = (identity.segment, identity.salt);
+        let place = Place { salt, segment, offset: end.offset, lsn: end.next_lsn };
+        let body = &frame[head.head_bytes.min(frame.len())..];
+        let is_whole = head.holds(frame, place, identity.checksum, crc)
+            && seal::parse(body, *first_lsn, end.offset)
+                .is_some_and(|seal| seal.records == end.next_lsn.since(*first_lsn));
+        if is_whole { FooterState::Whole } else { FooterState::Broken }
+    }
+}
