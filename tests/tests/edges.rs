@@ -326,14 +326,14 @@ fn a_window_ends_when_it_says() {
     assert_eq!(log.next_deadline(), None);
 }
 
-/// The writes of a log that appends these values, each to the disk: how long each is, and whether
-/// it is synced with the write.
-fn writes_of(config: Config, values: &[&[u8]]) -> Vec<(u64, bool)> {
+/// The writes of a log that appends these values, each to `level`: how long each is, and whether it
+/// is synced with the write.
+fn writes_of(config: Config, level: Level, values: &[&[u8]]) -> Vec<(u64, bool)> {
     let mut disk = Disk::with_sectors(512);
     let mut log = open_with(&mut disk, &config.checked().unwrap());
     let mut writes = Vec::new();
     for value in values {
-        log.append(&Entry::from(&Record::put(b"key", value)), Level::Disk).unwrap();
+        log.append(&Entry::from(&Record::put(b"key", value)), level).unwrap();
         while let Some(command) = log.poll_lane(Lane::Commit) {
             match &command {
                 Command::Write(write) => {
@@ -349,26 +349,31 @@ fn writes_of(config: Config, values: &[&[u8]]) -> Vec<(u64, bool)> {
 }
 
 #[test]
-fn a_durable_append_is_one_write_and_a_small_one_takes_zeros_along() {
-    let large = Config { segment_bytes_max: 1 << 20, record_bytes_max: 100_000, ..config() };
-    let lengths = |config, values: &[&[u8]]| {
-        let writes = writes_of(config, values);
-        assert!(writes.len() == values.len() && writes.iter().all(|(_, sync)| *sync));
-        writes.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>()
-    };
-    // The link goes with the first.
-    let (first, next) = (56 + 13 + 100, 13 + 100);
-    let bare = lengths(Config { preallocate: false, ..large.clone() }, &[&[7; 100][..]; 3]);
-    assert_eq!(bare, [first, next, next]);
-    // Up to a multiple of 64 KiB; what follows fits in there.
-    let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
-    assert_eq!(padded, [(128 << 10) - 72, next, next]);
-    // A larger one takes room for sixteen of its length along.
-    let larger = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
-    assert_eq!(larger, [(192 << 10) - 72, 14 + 8_000]);
-    let value = vec![7; 50_000];
-    let long = lengths(large, &[&value[..]; 2]);
-    assert!(long.iter().all(|bytes| (50_000..50_200).contains(bytes)), "{long:?}");
+fn an_append_is_one_write_and_a_small_one_takes_zeros_along() {
+    let large = Config { segment_bytes_max: 1 << 20, record_bytes_max: 200_000, ..config() };
+    for level in [Level::Os, Level::Disk] {
+        let lengths = |config, values: &[&[u8]]| {
+            let writes = writes_of(config, level, values);
+            assert_eq!(writes.len(), values.len(), "{level:?}");
+            assert!(writes.iter().all(|(_, sync)| *sync == (level == Level::Disk)), "{level:?}");
+            writes.into_iter().map(|(bytes, _)| bytes).collect::<Vec<_>>()
+        };
+        // The link goes with the first.
+        let (first, next) = (56 + 13 + 100, 13 + 100);
+        let bare = lengths(Config { preallocate: false, ..large.clone() }, &[&[7; 100][..]; 3]);
+        assert_eq!(bare, [first, next, next]);
+        // Up to a multiple of 64 KiB; what follows fits in there.
+        let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
+        assert_eq!(padded, [(128 << 10) - 72, next, next]);
+        // A larger one takes room for sixteen of its length along, up to 256 KiB.
+        let larger = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
+        assert_eq!(larger, [(192 << 10) - 72, 14 + 8_000]);
+        let value = vec![7; 170_000];
+        let larger = lengths(large.clone(), &[&value[..100_000]; 2]);
+        assert_eq!(larger, [(384 << 10) - 72, 15 + 100_000]);
+        let long = lengths(large.clone(), &[&value[..]; 2]);
+        assert!(long.iter().all(|bytes| (170_000..170_200).contains(bytes)), "{long:?}");
+    }
 }
 
 #[test]

@@ -34,12 +34,14 @@ pub(super) struct Flight {
     has_landed: bool,
 }
 
-/// Zeros behind a small batch: at least this many, and to a multiple of it.
-const PADDING_BYTES_MIN: u64 = 64 << 10;
-/// They make room for so many more batches of the same size.
+/// Zeros behind a batch: they make room for so many more batches of the same size,
 const PADDED_WRITES: u64 = 16;
-/// Longer batches get none: writing every byte twice costs more than it saves.
-const PADDED_BYTES_MAX: u64 = 32 << 10;
+/// but are at least so many, and go on to a multiple of it,
+const PADDING_BYTES_MIN: u64 = 64 << 10;
+/// and no more than a sync has done with soon: who waits for this one waits for them, too.
+const PADDING_BYTES_MAX: u64 = 256 << 10;
+/// Longer batches get none: they hardly cost less in pages and blocks that are there.
+const PADDED_BYTES_MAX: u64 = 160 << 10;
 
 /// Undoing appends that a full disk did not take: what was written of them is cut off and the cut
 /// is synced, so that no crash brings them back, before anyone is told.
@@ -75,7 +77,7 @@ impl<B: Buffer> Log<B> {
         let file = FileId::Segment(batch.segment);
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
         let to = Mark { offset: batch.end(), lsn: batch.last };
-        let padding = if is_durable { self.padding(&batch) } else { 0 };
+        let padding = self.padding(&batch);
         self.flights.push_back(Flight {
             id,
             segment: batch.segment,
@@ -92,12 +94,13 @@ impl<B: Buffer> Log<B> {
         Some(Command::Write(Write { id, name, offset, data, sync: is_durable }))
     }
 
-    /// How many zeros a durable write takes along behind its batch.
+    /// How many zeros a write takes along behind its batch.
     ///
     /// The first write to reserved blocks has the file system note that they hold something now,
-    /// and a sync makes that durable too, which takes half as long again as the bytes alone. So
-    /// one write in many writes the blocks of those that follow, where they are small: zeros are
-    /// what stands there anyway.
+    /// and a sync makes that durable too, which takes half as long again as the bytes alone. And
+    /// the first write to a page has the page cache make it; many at once cost half of what they
+    /// cost one by one, zeros and all. So one write in many makes room for those that follow, where
+    /// they are small: zeros are what stands there anyway.
     fn padding(&mut self, batch: &Batch<B>) -> usize {
         let (bytes, end) = (batch.bytes(), batch.end());
         let limit = self.config.segment_bytes_max;
@@ -106,7 +109,7 @@ impl<B: Buffer> Log<B> {
         if !is_wanted || open.sealed.is_some() || end <= open.padded {
             return 0;
         }
-        let padding = (bytes * PADDED_WRITES).max(PADDING_BYTES_MIN);
+        let padding = (bytes * PADDED_WRITES).clamp(PADDING_BYTES_MIN, PADDING_BYTES_MAX);
         let limit = limit.min(open.reserved);
         open.padded = (end + padding).next_multiple_of(PADDING_BYTES_MIN).min(limit).max(end);
         usize::try_from(open.padded - end).unwrap_or(0)
