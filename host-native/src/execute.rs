@@ -272,7 +272,9 @@ impl Executor {
         let block = sys::BLOCK_BYTES;
         let into = usize::try_from(offset % block as u64).unwrap_or(0);
         let before = (block - into) % block;
-        let whole = bytes.len().saturating_sub(before) / block * block;
+        // The last block is written by a call even if it is whole: the next write may begin in it,
+        // and its page is to be there then.
+        let whole = bytes.len().saturating_sub(before + 1) / block * block;
         let (Some(direct), 1..) = (direct, whole) else { return Ok(false) };
         let Some(mut ring) = uring.ring().take() else { return Ok(false) };
         let (head, rest) = bytes.split_at(before);

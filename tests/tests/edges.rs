@@ -1463,9 +1463,10 @@ fn move_on(disk: &mut Disk, log: &mut Log<Memory>, segments: u64) {
     }
 }
 
-/// A log that recycles, and has just moved into a file that was its first segment's.
+/// A log that recycles, and has just moved into a file that was its first segment's. It writes no
+/// zeros over what stands there.
 fn recycled(disk: &mut Disk, checksum: ChecksumKind) -> (Config, Log<Memory>) {
-    let config = Config { recycle_max: 1, preallocate: true, checksum, ..config() };
+    let config = Config { recycle_max: 1, preallocate: false, checksum, ..config() };
     let mut log = deleted(disk, &config, 3);
     // The next one is ready already; the one after that is made of the first.
     move_on(disk, &mut log, 2);
@@ -1498,6 +1499,41 @@ fn a_crash_in_a_recycled_segment_leaves_no_more_than_in_a_new_one() {
         let mut log = open_with(&mut disk, &strict);
         assert_eq!(append(&mut disk, &mut log, b"on it goes"), Ok(last.next()));
     }
+}
+
+#[test]
+fn no_page_of_a_recycled_segment_is_written_in_part_only() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config {
+        segment_bytes_max: 1 << 20,
+        batch_bytes: 256 << 10,
+        record_bytes_max: 200_000,
+        recycle_max: 1,
+        preallocate: true,
+        ..config()
+    };
+    let config = config.checked().unwrap();
+    let mut log = deleted(&mut disk, &config, 3);
+    move_on(&mut disk, &mut log, 2);
+    let mut lengths = Vec::new();
+    let value = vec![7; 170_000];
+    for value in [&value[..], &value, &value[..5_000], &value[..100]] {
+        let from = log.appended().end.offset;
+        log.append(&Entry::from(&Record::put(b"key", value)), Level::Disk).unwrap();
+        run_failing(&mut disk, &mut log, |command| {
+            if let Command::Write(write) = command {
+                let end = write.offset + write.data.as_ref().len() as u64;
+                lengths.push((end - from - value.len() as u64, end));
+            }
+            None
+        });
+    }
+    let [long, longer, short, shorter] = lengths[..] else { panic!("{lengths:?}") };
+    for (more, end) in [long, longer] {
+        assert!((15..15 + (4 << 10)).contains(&more) && end % (4 << 10) == 0, "{lengths:?}");
+    }
+    assert!(short.0 >= 64 << 10 && short.1 % (64 << 10) == 0, "{lengths:?}");
+    assert_eq!(shorter.0, 13, "there is room already");
 }
 
 #[test]

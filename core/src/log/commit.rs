@@ -34,14 +34,16 @@ pub(super) struct Flight {
     has_landed: bool,
 }
 
-/// Zeros behind a batch: they make room for so many more batches of the same size,
+/// Zeros behind a batch make room for so many more batches of the same size,
 const PADDED_WRITES: u64 = 16;
-/// but are at least so many, and go on to a multiple of it,
-const PADDING_BYTES_MIN: u64 = 64 << 10;
-/// and no more than a sync has done with soon: who waits for this one waits for them, too.
+/// but are not many more than this: who waits for this one waits for them, too.
 const PADDING_BYTES_MAX: u64 = 256 << 10;
+/// They are at least so many, and go on to a multiple of it.
+const PADDING_BYTES_STEP: u64 = 64 << 10;
 /// Longer batches get none: they hardly cost less in pages and blocks that are there.
 const PADDED_BYTES_MAX: u64 = 160 << 10;
+/// A page of the page cache, or some of them.
+const PAGE_BYTES: u64 = 4 << 10;
 
 /// Undoing appends that a full disk did not take: what was written of them is cut off and the cut
 /// is synced, so that no crash brings them back, before anyone is told.
@@ -101,17 +103,28 @@ impl<B: Buffer> Log<B> {
     /// the first write to a page has the page cache make it; many at once cost half of what they
     /// cost one by one, zeros and all. So one write in many makes room for those that follow, where
     /// they are small: zeros are what stands there anyway.
+    ///
+    /// In a recycled segment a page that is not in memory would have to be read before a part of it
+    /// is written. There longer batches are filled up to the end of their last page.
     fn padding(&mut self, batch: &Batch<B>) -> usize {
         let (bytes, end) = (batch.bytes(), batch.end());
         let limit = self.config.segment_bytes_max;
-        let is_wanted = self.config.preallocate && bytes <= PADDED_BYTES_MAX;
+        let is_wanted = self.config.preallocate;
         let Some(open) = self.open_segment_mut(batch.segment) else { return 0 };
         if !is_wanted || open.sealed.is_some() || end <= open.padded {
             return 0;
         }
-        let padding = (bytes * PADDED_WRITES).clamp(PADDING_BYTES_MIN, PADDING_BYTES_MAX);
+        let is_recycled = open.identity.earlier.is_some();
+        let (padding, step) = match bytes {
+            ..=PADDED_BYTES_MAX => {
+                let padding = bytes * PADDED_WRITES;
+                (padding.clamp(PADDING_BYTES_STEP, PADDING_BYTES_MAX), PADDING_BYTES_STEP)
+            }
+            _ if is_recycled => (0, PAGE_BYTES),
+            _ => return 0,
+        };
         let limit = limit.min(open.reserved);
-        open.padded = (end + padding).next_multiple_of(PADDING_BYTES_MIN).min(limit).max(end);
+        open.padded = (end + padding).next_multiple_of(step).min(limit).max(end);
         usize::try_from(open.padded - end).unwrap_or(0)
     }
 

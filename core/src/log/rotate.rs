@@ -53,7 +53,7 @@ pub(super) enum Spare {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
     pub(super) identity: Identity,
-    /// Up to here the blocks of a recycled file are written.
+    /// Up to here a recycled file has its space.
     recycled_bytes: u64,
 }
 
@@ -217,7 +217,7 @@ impl<B: Buffer> Log<B> {
             frames_end: start.offset,
             written: start,
             synced: start,
-            padded: recycled_bytes,
+            padded: 0,
             is_syncing: false,
             reserved: match self.config.preallocate {
                 true if recycled_bytes > 0 => recycled_bytes,
