@@ -156,6 +156,15 @@ enum Job {
     Request,
 }
 
+/// A command that is on its way.
+#[derive(Clone, Copy, Debug)]
+struct UnderWay {
+    id: CommandId,
+    job: Job,
+    operation: Operation,
+    file: Option<FileId>,
+}
+
 /// Why the manifest is being written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum ManifestFor {
@@ -197,7 +206,7 @@ pub struct Log<B> {
     poison: Option<Poison>,
     events: Events,
     segments_version: u64,
-    jobs: Vec<(CommandId, Job, Failure)>,
+    jobs: Vec<UnderWay>,
     next_command: u64,
 }
 
@@ -473,16 +482,21 @@ impl<B: Buffer> Log<B> {
         Ok(last)
     }
 
-    /// Tells the time. A clock that goes back is taken to stand still.
-    pub fn tick(&mut self, now: Time) {
+    /// Tells the time, and says whether something has fallen due. A clock that goes back is taken
+    /// to stand still.
+    pub fn tick(&mut self, now: Time) -> bool {
         self.now = self.now.max(now);
-        let sync_due = self.sync_deadline().is_some_and(|deadline| deadline <= self.now);
-        if sync_due {
+        let is_past =
+            |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= self.now);
+        let is_sync_due = is_past(self.sync_deadline());
+        let is_age_due = is_past(self.age_deadline());
+        if is_sync_due {
             self.want_durable = self.appended.lsn;
         }
-        if self.age_deadline().is_some_and(|deadline| deadline <= self.now) {
+        if is_age_due {
             self.rotate_for_age();
         }
+        is_sync_due || is_age_due
     }
 
     /// When [`Log::tick`] next has something to do, if nothing else happens before.
@@ -490,14 +504,18 @@ impl<B: Buffer> Log<B> {
         if self.poison.is_some() || self.is_closed {
             return None;
         }
-        let sync = self.sync_deadline().filter(|_| self.want_durable < self.appended.lsn);
-        [sync, self.age_deadline()].into_iter().flatten().min()
+        match (self.sync_deadline(), self.age_deadline()) {
+            (Some(sync), Some(age)) => Some(sync.min(age)),
+            (sync, age) => sync.or(age),
+        }
     }
 
     fn sync_deadline(&self) -> Option<Time> {
         match self.config.fsync_policy {
-            FsyncPolicy::Batch(window) => self.unsynced_since.map(|since| since.plus(window)),
-            FsyncPolicy::Always | FsyncPolicy::Os => None,
+            FsyncPolicy::Batch(window) if self.want_durable < self.appended.lsn => {
+                self.unsynced_since.map(|since| since.plus(window))
+            }
+            _ => None,
         }
     }
 
@@ -530,13 +548,11 @@ impl<B: Buffer> Log<B> {
     ///
     /// A completion of another log's command changes nothing.
     pub fn complete(&mut self, done: Done<B>) -> Option<RolledBack> {
-        let at = self.jobs.iter().position(|(id, ..)| *id == done.id)?;
-        let (id, job, mut failure) = self.jobs.swap_remove(at);
+        let at = self.jobs.iter().position(|under_way| under_way.id == done.id)?;
+        let UnderWay { id, job, operation, file } = self.jobs.swap_remove(at);
         let (result, read) = self.take_buffers(done.outcome);
-        let outcome = result.map_err(|error| {
-            failure.error = error;
-            failure
-        });
+        let file = file.map(FileId::name);
+        let outcome = result.map_err(|error| Failure { operation, file, error });
         match job {
             Job::Batch => self.batch_done(id, outcome),
             Job::Sync { segment, to, began } => self.sync_done(segment, to, began, outcome),
@@ -574,9 +590,7 @@ impl<B: Buffer> Log<B> {
     fn issue(&mut self, job: Job, operation: Operation, file: Option<FileId>) -> CommandId {
         let id = CommandId(self.next_command);
         self.next_command += 1;
-        let error = IoError::new(crate::error::IoErrorKind::Other);
-        let file = file.map(FileId::name);
-        self.jobs.push((id, job, Failure { operation, file, error }));
+        self.jobs.push(UnderWay { id, job, operation, file });
         id
     }
 

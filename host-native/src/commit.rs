@@ -177,8 +177,8 @@ struct Counters {
 /// The time of day.
 #[derive(Clone, Copy, Debug)]
 enum Clock {
-    /// When the log was opened, and how long ago that was: it never goes back.
-    Running { opened: Instant, base: Duration },
+    /// When the log was opened, in microseconds, and how long ago that was: it never goes back.
+    Running { opened: Instant, base: u64 },
     /// It stands still.
     Told(Time),
 }
@@ -189,7 +189,7 @@ impl Clock {
             Some(Injected { now, .. }) => Self::Told(now),
             None => {
                 let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Self::Running { opened: Instant::now(), base }
+                Self::Running { opened: Instant::now(), base: micros(base) }
             }
         }
     }
@@ -197,12 +197,17 @@ impl Clock {
     fn now(&self) -> Time {
         match self {
             Self::Running { opened, base } => {
-                let micros = (*base + opened.elapsed()).as_micros();
-                Time::from_micros(u64::try_from(micros).unwrap_or(u64::MAX))
+                Time::from_micros(base.saturating_add(micros(opened.elapsed())))
             }
             Self::Told(now) => *now,
         }
     }
+}
+
+/// Without 128-bit numbers, which [`Duration::as_micros`] has.
+fn micros(duration: Duration) -> u64 {
+    let seconds = duration.as_secs().saturating_mul(1_000_000);
+    seconds.saturating_add(u64::from(duration.subsec_micros()))
 }
 
 /// Random bits: the keys of the standard library's hash maps, which the operating system draws.
@@ -1004,10 +1009,9 @@ impl State {
 
     /// Tells the log the time. A sync that falls due does not wait for anybody.
     fn tick(&mut self, now: Time) {
-        if self.log.next_deadline().is_some_and(|deadline| deadline <= now) {
+        if self.log.tick(now) {
             self.gather.give_up();
         }
-        self.log.tick(now);
     }
 
     /// Whether the next sync waits for more who want it, and nothing else is wanted.

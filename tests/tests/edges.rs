@@ -364,7 +364,7 @@ fn an_append_is_one_write_and_a_small_one_takes_zeros_along() {
         assert_eq!(bare, [first, next, next]);
         // Up to a multiple of 64 KiB; what follows fits in there.
         let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
-        assert_eq!(padded, [(128 << 10) - 72, next, next]);
+        assert_eq!(padded, [(64 << 10) - 72, next, next]);
         // A larger one takes room for sixteen of its length along, up to 256 KiB.
         let larger = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
         assert_eq!(larger, [(192 << 10) - 72, 14 + 8_000]);

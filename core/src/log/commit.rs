@@ -38,7 +38,7 @@ pub(super) struct Flight {
 const PADDED_WRITES: u64 = 16;
 /// but are not many more than this: who waits for this one waits for them, too.
 const PADDING_BYTES_MAX: u64 = 256 << 10;
-/// They are at least so many, and go on to a multiple of it.
+/// They go on to a multiple of it.
 const PADDING_BYTES_STEP: u64 = 64 << 10;
 /// Longer batches get none: they hardly cost less in pages and blocks that are there.
 const PADDED_BYTES_MAX: u64 = 160 << 10;
@@ -117,8 +117,7 @@ impl<B: Buffer> Log<B> {
         let is_recycled = open.identity.earlier.is_some();
         let (padding, step) = match bytes {
             ..=PADDED_BYTES_MAX => {
-                let padding = bytes * PADDED_WRITES;
-                (padding.clamp(PADDING_BYTES_STEP, PADDING_BYTES_MAX), PADDING_BYTES_STEP)
+                ((bytes * PADDED_WRITES).min(PADDING_BYTES_MAX), PADDING_BYTES_STEP)
             }
             _ if is_recycled => (0, PAGE_BYTES),
             _ => return 0,

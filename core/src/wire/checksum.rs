@@ -58,7 +58,8 @@ pub struct Place {
 }
 
 impl Place {
-    fn bytes(self) -> [u8; 32] {
+    /// What a frame's checksum goes over at its end.
+    pub fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[0..8].copy_from_slice(&self.salt.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.segment.get().to_le_bytes());
@@ -108,16 +109,19 @@ impl Digest {
         }
     }
 
-    /// The checksum, with the frame's place added at its end. CRC32C fills the low four bytes.
-    pub fn at(&self, place: Place) -> u64 {
+    /// The checksum of all so far. CRC32C fills the low four bytes.
+    pub fn sum(&self) -> u64 {
         match self {
-            Self::Crc32c(crc, sum) => u64::from(crc(*sum, &place.bytes())),
-            Self::Xxh3(state) => {
-                let mut state = state.clone();
-                state.update(&place.bytes());
-                state.digest()
-            }
+            Self::Crc32c(_, sum) => u64::from(*sum),
+            Self::Xxh3(state) => state.digest(),
         }
+    }
+
+    /// The checksum, with the frame's place added at its end.
+    pub fn at(&self, place: Place) -> u64 {
+        let mut whole = self.clone();
+        whole.update(&place.bytes());
+        whole.sum()
     }
 }
 

@@ -164,12 +164,16 @@ impl Frame {
     }
 
     fn finish(&self, out: &mut impl Buffer, start: usize) {
+        let end = out.as_ref().len();
+        // For as long as it is summed the frame has its place behind it: one call does for both.
+        out.extend(&self.place.bytes());
         let frame = &mut out.as_mut()[start..];
         let body_at = CHECKSUM_AT + self.checksum.bytes();
         let mut digest = Digest::new(self.checksum, self.crc, frame[0]);
         digest.update(&frame[body_at..]);
-        let sum = digest.at(self.place).to_le_bytes();
+        let sum = digest.sum().to_le_bytes();
         frame[CHECKSUM_AT..body_at].copy_from_slice(&sum[..self.checksum.bytes()]);
+        out.resize(end);
     }
 }
 

@@ -15,6 +15,12 @@ pub const fn len(value: u64) -> usize {
 
 /// Appends `value` to `out`.
 pub fn put(out: &mut impl Buffer, value: u64) {
+    // Nearly all lengths are so short, and take a store then and no call.
+    match value {
+        ..0x80 => return out.extend(&[low_bits(value)]),
+        0x80..0x4000 => return out.extend(&[low_bits(value) | 0x80, low_bits(value >> 7)]),
+        _ => {}
+    }
     let mut bytes = [0; VARINT_BYTES_MAX];
     let mut rest = value;
     let mut count = 0;
