@@ -288,7 +288,7 @@ pub(crate) enum Admitted {
 }
 
 enum Admission {
-    Taken(Appended, Option<SlotId>),
+    Taken(Appended),
     Later(SlotId),
 }
 
@@ -363,7 +363,8 @@ impl Engine {
     ) -> Result<Admitted, Error> {
         let mut state = self.lock();
         let admitted = match self.admit(&mut state, entries, level)? {
-            Admission::Taken(appended, slot) => {
+            Admission::Taken(appended) => {
+                let slot = (level != Level::Buffered).then(|| state.register(level, appended.last));
                 Admitted::Taken(appended, slot.map(|slot| self.wait(slot)))
             }
             Admission::Later(slot) => Admitted::Later(self.wait(slot)),
@@ -381,13 +382,13 @@ impl Engine {
         loop {
             let mut state = self.lock();
             match self.admit(&mut state, entries, level)? {
-                Admission::Taken(appended, None) => {
-                    self.leave_work(state);
-                    return Ok(appended);
-                }
-                Admission::Taken(appended, Some(slot)) => {
-                    let goal = Some(Goal { level, lsn: appended.last });
-                    self.block_on(state, slot, goal, None).unwrap_or(Ok(()))?;
+                Admission::Taken(appended) => {
+                    let goal = Goal { level, lsn: appended.last };
+                    match level {
+                        Level::Buffered => self.leave_work(state),
+                        Level::Os => self.lead(state, goal)?,
+                        Level::Disk => self.wait_for(state, goal)?,
+                    }
                     return Ok(appended);
                 }
                 Admission::Later(slot) => {
@@ -411,8 +412,7 @@ impl Engine {
         match result {
             Ok(appended) => {
                 state.count(&appended, entries);
-                let slot = (level != Level::Buffered).then(|| state.register(level, appended.last));
-                Ok(Admission::Taken(appended, slot))
+                Ok(Admission::Taken(appended))
             }
             Err(error) => state.later(Error::from_append(error)).map(Admission::Later),
         }
@@ -420,10 +420,8 @@ impl Engine {
 
     /// Sees to what a change has brought about, where this thread does not go on itself.
     fn leave_work(&self, mut state: MutexGuard<'_, State>) {
-        let mut aftermath = self.after_change(&mut state, Duration::ZERO);
-        self.hand_over(&mut state, &mut aftermath.wakes);
-        drop(state);
-        self.tell(aftermath);
+        let aftermath = self.after_change(&mut state, Duration::ZERO);
+        self.go(state, aftermath);
     }
 
     fn wait(self: &Arc<Self>, slot: SlotId) -> Wait {
@@ -443,9 +441,7 @@ impl Engine {
     pub(crate) fn flush_and_block(&self, level: Level) -> Result<(), Error> {
         let mut state = self.lock();
         let lsn = state.log.flush(level).map_err(refused)?;
-        let slot = state.register(level, lsn);
-        let goal = Some(Goal { level, lsn });
-        self.block_on(state, slot, goal, None).unwrap_or(Ok(()))
+        self.wait_for(state, Goal { level, lsn })
     }
 
     /// Waits until a record is durable, and sees to it that it becomes so.
@@ -521,6 +517,30 @@ impl Engine {
         Some(self.wait(slot))
     }
 
+    /// Waits on this thread until the records of a goal have reached it.
+    fn wait_for(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
+        let slot = state.register(goal.level, goal.lsn);
+        self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
+    }
+
+    /// The same for records that were appended under this very lock and are to be written: who can
+    /// do that at once takes no slot.
+    ///
+    /// Meanwhile they cannot be undone: before a full disk undoes anything, all that is on its way
+    /// comes back, and who brings back the last of it sees below what came of his.
+    fn lead(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
+        let Some(command) = state.set_out() else { return self.wait_for(state, goal) };
+        drop(state);
+        let (mut state, aftermath) = self.execute(command);
+        if self.has_reached(goal) {
+            self.go(state, aftermath);
+            return Ok(());
+        }
+        let slot = state.register(goal.level, goal.lsn);
+        let state = self.tell_unlocked(state, aftermath);
+        self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
+    }
+
     /// Waits on this thread until the slot has its outcome, which frees it, and leads meanwhile
     /// where there is work. `None`: the deadline has come first, and the slot is still taken.
     fn block_on<'a>(
@@ -532,7 +552,7 @@ impl Engine {
     ) -> Option<Result<(), Error>> {
         loop {
             if let Some(outcome) = state.slots.outcome(slot) {
-                self.go(state);
+                self.go(state, Aftermath::default());
                 return Some(outcome.into_result());
             }
             if let Some(command) = state.next_commit() {
@@ -549,7 +569,7 @@ impl Engine {
                 continue;
             }
             if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.go(state);
+                self.go(state, Aftermath::default());
                 return None;
             }
             if !state.slots.is_waiting(slot) {
@@ -584,11 +604,10 @@ impl Engine {
     }
 
     /// Whoever goes leaves nothing undone that nobody else would do.
-    fn go(&self, mut state: MutexGuard<'_, State>) {
-        let mut wakes = Wakes::default();
-        self.hand_over(&mut state, &mut wakes);
+    fn go(&self, mut state: MutexGuard<'_, State>, mut aftermath: Aftermath) {
+        self.hand_over(&mut state, &mut aftermath.wakes);
         drop(state);
-        wakes.wake(&self.gates);
+        self.tell(aftermath);
     }
 
     fn has_reached(&self, Goal { level, lsn }: Goal) -> bool {
@@ -601,8 +620,28 @@ impl Engine {
         self.rollbacks.load(Ordering::Acquire)
     }
 
-    /// Runs a command without the lock, and completes it.
+    /// Runs a command without the lock, completes it, and tells what follows.
     fn run(&self, command: Command<Memory>) -> MutexGuard<'_, State> {
+        let (state, aftermath) = self.execute(command);
+        self.tell_unlocked(state, aftermath)
+    }
+
+    /// Tells what there is to tell, without the lock: who is told may be code of the user's.
+    fn tell_unlocked<'a>(
+        &'a self,
+        state: MutexGuard<'a, State>,
+        aftermath: Aftermath,
+    ) -> MutexGuard<'a, State> {
+        if aftermath.is_empty() {
+            return state;
+        }
+        drop(state);
+        self.tell(aftermath);
+        self.lock()
+    }
+
+    /// Runs a command without the lock, and completes it.
+    fn execute(&self, command: Command<Memory>) -> (MutexGuard<'_, State>, Aftermath) {
         let operation = command.operation();
         let syncs = match &command {
             Command::Write(write) => write.sync,
@@ -618,12 +657,7 @@ impl Engine {
             state.counters.sync_time += duration;
         }
         let aftermath = self.complete(&mut state, done, duration);
-        if aftermath.is_empty() {
-            return state;
-        }
-        drop(state);
-        self.tell(aftermath);
-        self.lock()
+        (state, aftermath)
     }
 
     fn complete(&self, state: &mut State, done: Done<Memory>, took: Duration) -> Aftermath {
@@ -714,6 +748,9 @@ impl Engine {
     }
 
     fn tell(&self, aftermath: Aftermath) {
+        if aftermath.is_empty() {
+            return;
+        }
         aftermath.wakes.wake(&self.gates);
         let Some(meter) = &self.config.meter else { return };
         for (event, duration) in aftermath.events {
@@ -747,11 +784,7 @@ impl Engine {
         loop {
             state.tick(self.clock.now());
             let aftermath = self.after_change(&mut state, Duration::ZERO);
-            if !aftermath.is_empty() {
-                drop(state);
-                self.tell(aftermath);
-                state = self.lock();
-            }
+            state = self.tell_unlocked(state, aftermath);
             if let Some(command) = state.next_commit() {
                 drop(state);
                 state = self.run(command);
@@ -786,11 +819,7 @@ impl Engine {
         let mut state = self.lock();
         loop {
             let aftermath = self.after_change(&mut state, Duration::ZERO);
-            if !aftermath.is_empty() {
-                drop(state);
-                self.tell(aftermath);
-                state = self.lock();
-            }
+            state = self.tell_unlocked(state, aftermath);
             if let Some(command) = state.background.pop_front() {
                 drop(state);
                 self.leave_work(self.run(command));
@@ -1025,9 +1054,11 @@ impl State {
 
     /// What is to be written or synced now.
     fn next_commit(&mut self) -> Option<Command<Memory>> {
-        if self.holds_back() {
-            return None;
-        }
+        if self.holds_back() { None } else { self.set_out() }
+    }
+
+    /// What is to be written or synced now, whoever is expected.
+    fn set_out(&mut self) -> Option<Command<Memory>> {
         let command = self.log.poll_lane(Lane::Commit)?;
         let (is_write, is_sync) = match &command {
             Command::Write(write) => (true, write.sync),

@@ -282,21 +282,28 @@ fn after_a_failed_write_everybody_is_told_and_nobody_succeeds() {
 
 #[test]
 fn a_full_disk_undoes_what_it_did_not_take_and_appends_go_on() {
-    check(|dir| {
-        let fault = || Fault::Short(300, io::ErrorKind::StorageFull.into());
-        let wal = open(WalConfig { interpose: Some(FailsOnce::second(fault)), ..config(dir) });
-        let kept = at_once(&wal, [(); 3], |wal, ()| {
-            let append = || match wal.append_with(&record(&[1; 1_000]), Level::Disk) {
-                Ok(_) => 1,
-                Err(Error::DiskFull(_)) => 0,
-                Err(error) => panic!("{error}"),
-            };
-            append() + append()
-        });
-        let kept: u64 = kept.iter().sum();
-        assert!(kept < 6, "nobody was refused");
-        wal.sync().unwrap();
-        assert_eq!(wal.stats().durable_lsn, Lsn::new(kept));
-        wal.close().unwrap();
+    check(|dir| appends_on_a_full_disk(dir, [Level::Disk; 3]));
+}
+
+#[test]
+fn a_full_disk_undoes_what_was_only_to_be_written_too() {
+    check(|dir| appends_on_a_full_disk(dir, [Level::Os, Level::Os, Level::Disk]));
+}
+
+fn appends_on_a_full_disk(dir: &Path, levels: [Level; 3]) {
+    let fault = || Fault::Short(300, io::ErrorKind::StorageFull.into());
+    let wal = open(WalConfig { interpose: Some(FailsOnce::second(fault)), ..config(dir) });
+    let kept = at_once(&wal, levels, |wal, level| {
+        let append = || match wal.append_with(&record(&[1; 1_000]), level) {
+            Ok(_) => 1,
+            Err(Error::DiskFull(_)) => 0,
+            Err(error) => panic!("{error}"),
+        };
+        append() + append()
     });
+    let kept: u64 = kept.iter().sum();
+    assert!(kept < 6, "nobody was refused");
+    wal.sync().unwrap();
+    assert_eq!(wal.stats().durable_lsn, Lsn::new(kept));
+    wal.close().unwrap();
 }
