@@ -177,7 +177,7 @@ struct Counters {
 /// The time of day.
 #[derive(Clone, Copy, Debug)]
 enum Clock {
-    /// When the log was opened, in microseconds, and how long ago that was: it never goes back.
+    /// When the log was opened, and what time it was then, in microseconds: it never goes back.
     Running { opened: Instant, base: u64 },
     /// It stands still.
     Told(Time),
@@ -526,8 +526,8 @@ impl Engine {
     /// The same for records that were appended under this very lock and are to be written: who can
     /// do that at once takes no slot.
     ///
-    /// Meanwhile they cannot be undone: before a full disk undoes anything, all that is on its way
-    /// comes back, and who brings back the last of it sees below what came of his.
+    /// Until his command is back nothing undoes them: before a full disk undoes anything, all that
+    /// is on its way comes back. Whatever he finds then, he finds under the lock.
     fn lead(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
         let Some(command) = state.set_out() else { return self.wait_for(state, goal) };
         drop(state);

@@ -40,9 +40,9 @@ const PADDED_WRITES: u64 = 16;
 const PADDING_BYTES_MAX: u64 = 256 << 10;
 /// They go on to a multiple of it.
 const PADDING_BYTES_STEP: u64 = 64 << 10;
-/// Longer batches get none: they hardly cost less in pages and blocks that are there.
+/// Longer batches get none: they cost little less in pages and blocks that are there.
 const PADDED_BYTES_MAX: u64 = 160 << 10;
-/// A page of the page cache, or some of them.
+/// A page of the page cache, on most machines.
 const PAGE_BYTES: u64 = 4 << 10;
 
 /// Undoing appends that a full disk did not take: what was written of them is cut off and the cut
@@ -108,19 +108,17 @@ impl<B: Buffer> Log<B> {
     /// is written. There longer batches are filled up to the end of their last page.
     fn padding(&mut self, batch: &Batch<B>) -> usize {
         let (bytes, end) = (batch.bytes(), batch.end());
-        let limit = self.config.segment_bytes_max;
-        let is_wanted = self.config.preallocate;
+        let (is_wanted, limit) = (self.config.preallocate, self.config.segment_bytes_max);
         let Some(open) = self.open_segment_mut(batch.segment) else { return 0 };
         if !is_wanted || open.sealed.is_some() || end <= open.padded {
             return 0;
         }
-        let is_recycled = open.identity.earlier.is_some();
-        let (padding, step) = match bytes {
-            ..=PADDED_BYTES_MAX => {
-                ((bytes * PADDED_WRITES).min(PADDING_BYTES_MAX), PADDING_BYTES_STEP)
-            }
-            _ if is_recycled => (0, PAGE_BYTES),
-            _ => return 0,
+        let (padding, step) = if bytes <= PADDED_BYTES_MAX {
+            ((bytes * PADDED_WRITES).min(PADDING_BYTES_MAX), PADDING_BYTES_STEP)
+        } else if open.identity.earlier.is_some() {
+            (0, PAGE_BYTES)
+        } else {
+            return 0;
         };
         let limit = limit.min(open.reserved);
         open.padded = (end + padding).next_multiple_of(step).min(limit).max(end);

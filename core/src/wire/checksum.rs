@@ -59,7 +59,7 @@ pub struct Place {
 
 impl Place {
     /// What a frame's checksum goes over at its end.
-    pub fn bytes(self) -> [u8; 32] {
+    pub(crate) fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[0..8].copy_from_slice(&self.salt.to_le_bytes());
         bytes[8..16].copy_from_slice(&self.segment.get().to_le_bytes());
