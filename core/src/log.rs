@@ -42,7 +42,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use commit::{Flight, Rollback};
 use retain::Request;
-use rotate::{Made, Recyclable, Spare};
+use rotate::{Made, NOT_RESERVED, Recyclable, Spare};
 
 /// What a reader needs to know of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -108,7 +108,7 @@ struct Open {
     /// Up to here its blocks have been written, if only with zeros.
     padded: u64,
     is_syncing: bool,
-    /// Up to here its space is reserved, or is to stay as it is.
+    /// Up to here its space is reserved; [`NOT_RESERVED`] where it goes without.
     reserved: u64,
     /// More is being reserved, up to here.
     reserving: Option<u64>,
@@ -278,7 +278,7 @@ impl<B: Buffer> Log<B> {
             manifest_due: false,
             sealed,
             open: VecDeque::with_capacity(2),
-            spare: spare.map_or(Spare::Idle, |identity| Spare::Ready(Made::new(identity))),
+            spare: spare.map_or(Spare::Idle, |spare| Spare::Ready(Made::new(spare, &config))),
             recyclable: Recyclable::default(),
             next_segment: beginning.next_segment,
             flights: VecDeque::with_capacity(beginning.buffers.len()),
@@ -731,7 +731,7 @@ impl Open {
             synced: mark,
             padded: 0,
             is_syncing: false,
-            reserved: if config.preallocate { file_bytes } else { u64::MAX },
+            reserved: if config.preallocate { file_bytes } else { NOT_RESERVED },
             reserving: None,
             trim: Step::Due,
             sealed: None,

@@ -1502,6 +1502,43 @@ fn a_crash_in_a_recycled_segment_leaves_no_more_than_in_a_new_one() {
 }
 
 #[test]
+fn a_segment_whose_space_could_not_be_reserved_gets_no_zeros() {
+    // The first reservation, as the segment is made, or one of the later ones.
+    for first_fails in [true, false] {
+        let mut disk = Disk::with_sectors(512);
+        let config = Config {
+            segment_bytes_max: 8 << 20,
+            reserve_bytes: 1 << 20,
+            record_bytes_max: 200_000,
+            batch_bytes: 256 << 10,
+            preallocate: true,
+            ..config()
+        };
+        let config = config.checked().unwrap();
+        let mut log = recovered(&mut disk, &config).0;
+        let (mut failed, mut longest) = (false, 0);
+        let mut fault = |command: &Command<Memory>| match command {
+            Command::Allocate(step) if (step.from == 0) == first_fails => {
+                failed = true;
+                Some(Fault::NoSpace)
+            }
+            Command::Write(write) if failed && write.name.is_segment() => {
+                longest = longest.max(write.data.as_ref().len());
+                None
+            }
+            _ => None,
+        };
+        run_failing(&mut disk, &mut log, &mut fault);
+        let value = vec![7; 30_000];
+        for _ in 0..40 {
+            log.append(&Entry::from(&Record::put(b"key", &value)), Level::Os).unwrap();
+            run_failing(&mut disk, &mut log, &mut fault);
+        }
+        assert!(failed && (30_000..31_000).contains(&longest), "{first_fails}: {longest}");
+    }
+}
+
+#[test]
 fn no_page_of_a_recycled_segment_is_written_in_part_only() {
     let mut disk = Disk::with_sectors(512);
     let config = Config {

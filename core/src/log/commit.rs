@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::event::Event;
 use crate::id::{Lsn, Position, SegmentId, Time, Watermark};
 use crate::log::RolledBack;
-use crate::log::rotate::{Made, Spare};
+use crate::log::rotate::{Made, NOT_RESERVED, Spare};
 use crate::wire::header::{FRAMES_OFFSET, LINK_OFFSET};
 use crate::wire::name::FileId;
 
@@ -104,13 +104,16 @@ impl<B: Buffer> Log<B> {
     /// cost one by one, zeros and all. So one write in many makes room for those that follow, where
     /// they are small: zeros are what stands there anyway.
     ///
+    /// Where space is not reserved there may be none for zeros.
+    ///
     /// In a recycled segment a page that is not in memory would have to be read before a part of it
     /// is written. There longer batches are filled up to the end of their last page.
     fn padding(&mut self, batch: &Batch<B>) -> usize {
         let (bytes, end) = (batch.bytes(), batch.end());
-        let (is_wanted, limit) = (self.config.preallocate, self.config.segment_bytes_max);
+        let limit = self.config.segment_bytes_max;
         let Some(open) = self.open_segment_mut(batch.segment) else { return 0 };
-        if !is_wanted || open.sealed.is_some() || end <= open.padded {
+        let is_reserved = open.reserved != NOT_RESERVED;
+        if !is_reserved || open.sealed.is_some() || end <= open.padded {
             return 0;
         }
         let (padding, step) = if bytes <= PADDED_BYTES_MAX {
@@ -315,7 +318,7 @@ impl<B: Buffer> Log<B> {
         let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
         // Nothing was written to a segment that came after: it is ready to be moved into again.
         while let Some(open) = self.open.pop_back_if(|open| open.identity.segment > segment) {
-            self.spare = Spare::Ready(Made::new(open.identity));
+            self.spare = Spare::Ready(Made { identity: open.identity, reserved: open.reserved });
         }
         if let Some(open) = self.open.back_mut() {
             open.undo_from(offset);

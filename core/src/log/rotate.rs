@@ -36,6 +36,9 @@ use alloc::vec::Vec;
 /// through when it is opened.
 const RESERVE_BYTES_FIRST: u64 = 1 << 20;
 
+/// As far as space can be reserved: there is no more to be done.
+pub(super) const NOT_RESERVED: u64 = u64::MAX;
+
 /// The segment after the active one.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Spare {
@@ -53,14 +56,21 @@ pub(super) enum Spare {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Made {
     pub(super) identity: Identity,
-    /// Up to here a recycled file has its space.
-    recycled_bytes: u64,
+    /// Up to here it has its space; [`NOT_RESERVED`] where it goes without.
+    pub(super) reserved: u64,
 }
 
 impl Made {
-    pub(super) const fn new(identity: Identity) -> Self {
-        Self { identity, recycled_bytes: 0 }
+    pub(super) fn new(identity: Identity, config: &Config) -> Self {
+        let reserved = if config.preallocate { reserve_step(config, 0) } else { NOT_RESERVED };
+        Self { identity, reserved }
     }
+}
+
+/// How much is reserved next of a segment that has so much.
+fn reserve_step(config: &Config, reserved: u64) -> u64 {
+    let (limit, step_max) = (config.segment_bytes_max, config.reserve_bytes);
+    if step_max >= limit { limit } else { reserved.max(RESERVE_BYTES_FIRST).min(step_max) }
 }
 
 /// Deleted segments whose files wait to become others. To a recovery they are leftovers of a
@@ -193,7 +203,7 @@ impl<B: Buffer> Log<B> {
     }
 
     fn move_into(&mut self, made: Made) -> Result<(), AppendError> {
-        let Made { identity, recycled_bytes } = made;
+        let Made { identity, reserved } = made;
         let mut from = self.sealed.back().map_or(Position::default(), |info| {
             Position::new(info.segment, info.end.map_or(0, |end| end.frames_end))
         });
@@ -219,11 +229,7 @@ impl<B: Buffer> Log<B> {
             synced: start,
             padded: 0,
             is_syncing: false,
-            reserved: match self.config.preallocate {
-                true if recycled_bytes > 0 => recycled_bytes,
-                true => self.reserve_step(0),
-                false => u64::MAX,
-            },
+            reserved,
             reserving: None,
             trim: Step::Due,
             sealed: None,
@@ -304,8 +310,8 @@ impl<B: Buffer> Log<B> {
             return None;
         }
         let limit = self.config.segment_bytes_max;
-        let step = self.reserve_step(self.open.back()?.reserved);
         let open = self.open.back_mut()?;
+        let step = reserve_step(&self.config, open.reserved);
         let is_due = open.reserving.is_none()
             && open.sealed.is_none()
             && open.reserved < limit
@@ -326,15 +332,9 @@ impl<B: Buffer> Log<B> {
         if let Some(open) = self.open_segment_mut(segment) {
             let reserved = open.reserving.take().filter(|_| outcome.is_ok());
             // One failure is enough: the segment goes on without.
-            open.reserved = reserved.unwrap_or(u64::MAX);
+            open.reserved = reserved.unwrap_or(NOT_RESERVED);
         }
         self.tell_degraded(outcome);
-    }
-
-    /// How much is reserved next of a segment that has so much.
-    fn reserve_step(&self, reserved: u64) -> u64 {
-        let (limit, step_max) = (self.config.segment_bytes_max, self.config.reserve_bytes);
-        if step_max >= limit { limit } else { reserved.max(RESERVE_BYTES_FIRST).min(step_max) }
     }
 
     fn begin_spare(&mut self) {
@@ -346,10 +346,13 @@ impl<B: Buffer> Log<B> {
         let recycled = self.recyclable.take(self.next_segment);
         let (made, step) = match recycled {
             Some((earlier, recycled_bytes)) => {
-                let identity = self.new_identity(Some(earlier));
-                (Made { identity, recycled_bytes }, MakeStep::Recycle(earlier.segment))
+                let mut made = Made::new(self.new_identity(Some(earlier)), &self.config);
+                if self.config.preallocate {
+                    made.reserved = recycled_bytes;
+                }
+                (made, MakeStep::Recycle(earlier.segment))
             }
-            None => (Made::new(self.new_identity(None)), MakeStep::Create),
+            None => (Made::new(self.new_identity(None), &self.config), MakeStep::Create),
         };
         self.spare = Spare::Making { made, step, is_running: false };
     }
@@ -378,7 +381,7 @@ impl<B: Buffer> Log<B> {
             MakeStep::Create => Command::Create(Create { id: issue(Operation::Create), name }),
             MakeStep::Allocate => {
                 let id = issue(Operation::Allocate);
-                let to = self.reserve_step(0);
+                let to = reserve_step(&self.config, 0);
                 Command::Allocate(Allocate { id, name, from: 0, to })
             }
             MakeStep::Header => {
@@ -412,7 +415,7 @@ impl<B: Buffer> Log<B> {
             (MakeStep::Recycle(segment), Err(_)) => {
                 // Somebody still reads it, or its name cannot be changed.
                 self.recyclable.unwanted.push_back(segment);
-                made = Made::new(self.new_identity(None));
+                made = Made::new(self.new_identity(None), &self.config);
                 MakeStep::Create
             }
             (MakeStep::CleanUp(failure), _) => {
@@ -430,6 +433,9 @@ impl<B: Buffer> Log<B> {
             (MakeStep::Allocate, outcome) => {
                 // Without its space reserved a segment is slower, and a full disk shows later: when
                 // it is written to, which is then undone.
+                if outcome.is_err() {
+                    made.reserved = NOT_RESERVED;
+                }
                 self.tell_degraded(outcome);
                 MakeStep::Header
             }
