@@ -247,10 +247,10 @@ fn a_segment_ends_at_its_age_and_not_before() {
     let opened = log.segments().next().unwrap().opened;
     let deadline = opened.plus(Duration::from_micros(100));
     assert_eq!(log.next_deadline(), Some(deadline));
-    log.tick(opened.plus(Duration::from_micros(99)));
+    assert!(!log.tick(opened.plus(Duration::from_micros(99))));
     run(&mut disk, &mut log);
     assert_eq!(log.segments().count(), 1);
-    log.tick(deadline);
+    assert!(log.tick(deadline), "it says so");
     run(&mut disk, &mut log);
     let segments: Vec<_> = log.segments().collect();
     assert_eq!((segments.len(), segments[0].end.is_some()), (2, true));
@@ -289,10 +289,10 @@ fn a_window_ends_when_it_says() {
     run(&mut disk, &mut log);
     assert_eq!((log.written().lsn, log.durable().lsn), (Lsn::new(1), Lsn::ZERO));
     assert_eq!(log.next_deadline(), Some(start.plus(window)));
-    log.tick(start.plus(Duration::from_micros(99)));
+    assert!(!log.tick(start.plus(Duration::from_micros(99))));
     run(&mut disk, &mut log);
     assert_eq!(log.durable().lsn, Lsn::ZERO);
-    log.tick(start.plus(window));
+    assert!(log.tick(start.plus(window)), "it says so");
     run(&mut disk, &mut log);
     assert_eq!((log.durable().lsn, log.next_deadline()), (Lsn::new(1), None));
     // The next window of what came during a sync begins with that sync.
@@ -324,6 +324,7 @@ fn a_window_ends_when_it_says() {
     assert!(log.next_deadline().is_some());
     log.flush(Level::Disk).unwrap();
     assert_eq!(log.next_deadline(), None);
+    assert!(!log.tick(second.plus(window * 3)));
 }
 
 /// The writes of a log that appends these values, each to `level`: how long each is, and whether it
