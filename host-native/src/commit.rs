@@ -9,9 +9,10 @@
 //! and the next command carries all of them: that is group commit. Who is done and leaves work
 //! behind hands it over.
 //!
-//! **Who waits.** Each waiter has a [slot](crate::wait) and stands in a queue by LSN. A completion
-//! takes from the front of the queue those whom it satisfies and wakes only them. A waiter that
-//! goes away, since its future was dropped, is passed over; its record stays in the log.
+//! **Who waits.** Each waiter has a [slot](crate::wait) and stands in a queue by LSN, but for a
+//! thread whose append only has to be written and that does so at once. A completion takes from the
+//! front of the queue those whom it satisfies and wakes only them. A waiter that goes away, since
+//! its future was dropped, is passed over; its record stays in the log.
 //!
 //! **Two threads of the log's own.** One makes the commits that no thread of the user's leads:
 //! those that tasks wait for, so that no worker of a runtime is ever blocked, and those that fall

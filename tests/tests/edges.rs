@@ -1572,6 +1572,19 @@ fn no_page_of_a_recycled_segment_is_written_in_part_only() {
     }
     assert!(short.0 >= 64 << 10 && short.1 % (64 << 10) == 0, "{lengths:?}");
     assert_eq!(shorter.0, 13, "there is room already");
+    // Behind the zeros stands what the file held before, and counts for nothing.
+    let (last, end) = (log.appended().lsn, log.durable().end);
+    drop(log);
+    let name = FileId::Segment(end.segment).name();
+    let content = disk.content(name).unwrap();
+    let zeros_end = usize::try_from(short.1).unwrap();
+    assert!(content[zeros_end..].iter().any(|byte| *byte != 0));
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config };
+    let report = recovered(&mut disk, &strict).1;
+    let kinds: Vec<_> =
+        report.ranges.iter().filter(|range| range.file == name).map(|range| range.kind).collect();
+    assert_eq!((report.last_lsn, report.damage), (last, None));
+    assert_eq!(kinds, [RangeKind::Torn, RangeKind::Stale]);
 }
 
 #[test]

@@ -174,10 +174,6 @@ impl<B: Buffer> Log<B> {
         let is_wanted = self.want_durable > self.durable.lsn
             && (self.written.lsn >= self.want_durable || !has_flights);
         let is_wanted = is_wanted || (self.request.wants_sync() && !has_flights);
-        let has_ended = self.open.front().is_some_and(|open| open.sealed.is_some());
-        if !is_wanted && !has_ended {
-            return None;
-        }
         let flight = self.flights.iter().find(|flight| flight.durable.is_some());
         let syncing = flight.map(|flight| flight.segment);
         self.open.iter().position(|open| {

@@ -36,7 +36,7 @@ use alloc::vec::Vec;
 /// through when it is opened.
 const RESERVE_BYTES_FIRST: u64 = 1 << 20;
 
-/// As far as space can be reserved: there is no more to be done.
+/// How far space is reserved where there is none, and none is to be asked for.
 pub(super) const NOT_RESERVED: u64 = u64::MAX;
 
 /// The segment after the active one.
