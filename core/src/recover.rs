@@ -292,6 +292,12 @@ pub struct Recovery<B> {
     bytes_read: u64,
 }
 
+/// So much of a segment is read in short pieces: whoever has little to read touches little memory,
+/// which costs more than what is read into it.
+const EARLY_BYTES: u64 = 4 << 20;
+/// Longer pieces make it no faster until a second thread of the host's reads them.
+const EARLY_PIECE_BYTES: u64 = 64 << 10;
+
 #[derive(Debug)]
 enum Stage {
     List,
@@ -361,9 +367,11 @@ impl<B: Buffer> Recovery<B> {
             }
             Stage::Walk(walk) => {
                 let (name, offset, bytes) = walk.wants()?;
-                // Reads end at multiples of a batch, also where one begins with the head of a frame
+                // Reads end at multiples of a piece, also where one begins with the head of a frame
                 // that the last one had cut: a host can tell what comes next.
-                let piece_bytes = self.config.batch_bytes;
+                let is_early = offset < EARLY_BYTES;
+                let limit = if is_early { EARLY_PIECE_BYTES } else { u64::MAX };
+                let piece_bytes = self.config.batch_bytes.min(limit);
                 let ended = (offset + HEAD_BYTES_MAX as u64) / piece_bytes * piece_bytes;
                 self.read(name, offset, bytes.min(ended + piece_bytes - offset))
             }

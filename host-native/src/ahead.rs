@@ -26,9 +26,9 @@ use std::thread::{Builder, Scope, scope};
 const PIECES_AHEAD: usize = 3;
 /// For shorter ones another thread does not pay; longer ones would take too much memory.
 const PIECE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
-/// After so many pieces in a row that are not zeros the thread reads on: to begin it, and to touch
-/// the memory that it reads to, takes as long as several pieces.
-const IN_A_ROW: u32 = 8;
+/// After so many bytes in a row that are not zeros the thread reads on: to begin it, and to touch
+/// the memory that it reads to, takes as long as to read several hundred KiB.
+const IN_A_ROW_BYTES: usize = 4 << 20;
 /// The core may want the head of a frame again that a piece's end had cut.
 const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;
 
@@ -65,8 +65,8 @@ struct Ahead<'scope, 'env> {
 struct Course<'a> {
     /// Where the last read ended.
     end: u64,
-    /// So many reads in a row were not of zeros.
-    in_a_row: u32,
+    /// So many bytes in a row were not zeros.
+    in_a_row: usize,
     pieces: Pieces<'a>,
     stream: Option<Stream>,
 }
@@ -81,7 +81,8 @@ impl<'env> Ahead<'_, 'env> {
         let result = course.read(&mut read.buffer, offset);
         if result == Ok(wanted) {
             course.end = offset + wanted as u64;
-            if course.stream.is_none() && course.in_a_row >= IN_A_ROW && wanted >= OVERLAP_BYTES {
+            let is_long = course.in_a_row >= IN_A_ROW_BYTES;
+            if course.stream.is_none() && is_long && wanted >= OVERLAP_BYTES {
                 course.in_a_row = 0;
                 course.stream = self.begin(&course, &read.buffer);
             }
@@ -137,7 +138,7 @@ impl Course<'_> {
             }
         }
         let result = self.pieces.read(buffer, offset);
-        self.in_a_row = if self.pieces.is_blank { 0 } else { self.in_a_row + 1 };
+        self.in_a_row = if self.pieces.is_blank { 0 } else { self.in_a_row + buffer.len() };
         result
     }
 }

@@ -334,7 +334,8 @@ impl Engine {
             clock,
         }))?;
         let mut info = RecoveryInfo::from(report);
-        info.last_valid_position = handle.engine.last_record_position()?;
+        let last_frame = info.report.last_frame;
+        info.last_valid_position = handle.engine.last_record_position(last_frame)?;
         handle.engine.tell_opened(&info, started.elapsed());
         Ok((handle, info))
     }
@@ -908,8 +909,11 @@ impl Engine {
         }
     }
 
-    /// Where the last record begins.
-    fn last_record_position(self: &Arc<Self>) -> Result<Option<Position>, Error> {
+    /// Where the last record begins: see [`position_of`](crate::reader::position_of).
+    fn last_record_position(
+        self: &Arc<Self>,
+        near: Option<Position>,
+    ) -> Result<Option<Position>, Error> {
         let (last, first) = {
             let state = self.lock();
             (state.log.appended().lsn, state.log.first_lsn())
@@ -917,8 +921,7 @@ impl Engine {
         if last < first {
             return Ok(None);
         }
-        let source = Source::Live(self.clone());
-        crate::reader::position_of(source, last)
+        crate::reader::position_of(Source::Live(self.clone()), last, near)
     }
 
     pub(crate) fn stats(&self) -> Stats {

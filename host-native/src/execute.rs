@@ -293,7 +293,7 @@ impl Executor {
         Ok(true)
     }
 
-    /// Reads a few bytes without asking who interposes, and has the page cache fetch no others.
+    /// Reads without asking who interposes.
     pub(crate) fn read_alone(
         &self,
         name: FileName,
@@ -301,7 +301,6 @@ impl Executor {
         offset: u64,
     ) -> Result<usize, IoError> {
         let open = self.file(name).map_err(io_error)?;
-        sys::advise(&open.file, sys::Readahead::Nothing);
         sys::read_at(&open.file, buffer, offset).map_err(io_error)
     }
 
@@ -315,7 +314,10 @@ impl Executor {
             return Ok(file);
         }
         let access = if self.is_read_only { Access::Read } else { Access::ReadWrite };
-        let file = OpenFile::new(Arc::new(self.dir.open(name, access)?));
+        let file = self.dir.open(name, access)?;
+        // Few bytes are read of it, or long pieces: nothing is to be fetched that is not asked for.
+        sys::advise(&file, sys::Readahead::Nothing);
+        let file = OpenFile::new(Arc::new(file));
         self.keep(name.file, file.clone());
         Ok(file)
     }

@@ -47,7 +47,7 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
     let mut info = info;
     if info.valid_records > 0 {
         let source = Source::Folder(folder.clone());
-        info.last_valid_position = position_of(source, last)?;
+        info.last_valid_position = position_of(source, last, info.report.last_frame)?;
     }
     Ok((folder, info))
 }

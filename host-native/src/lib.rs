@@ -88,7 +88,8 @@ pub struct RecoveryInfo {
     pub segments_scanned: u64,
     /// How many bytes that held something were cut. Space that was only reserved does not count.
     pub bytes_truncated: u64,
-    /// Where the last record begins; `None` when there is no record.
+    /// Where the last record begins; `None` when there is no record, or its frame is longer than
+    /// the settings allow or of a kind that this build does not know.
     pub last_valid_position: Option<Position>,
     /// Whether anything that had been durable is damaged or gone. A torn tail is not.
     pub corruption_detected: bool,

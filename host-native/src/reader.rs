@@ -652,14 +652,28 @@ impl Reading {
 /// No value unpacks to more, unless a segment may be larger.
 pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;
 
-/// Where the record `lsn` begins. `None` where it cannot be read: a hole that was salvaged.
-pub(crate) fn position_of(source: Source, lsn: Lsn) -> Result<Option<Position>, Error> {
-    let mut reading = Reading::new(source, Start::Lsn(lsn), Visibility::Durable)?;
+/// Where the record `lsn` begins, which is in the frame `near` or behind it: behind a hole, where a
+/// log was salvaged. Without `near` it is looked for by its number. `None`: its frame is longer
+/// than the settings allow, or of a kind that this build does not know.
+pub(crate) fn position_of(
+    source: Source,
+    lsn: Lsn,
+    near: Option<Position>,
+) -> Result<Option<Position>, Error> {
+    let start = near.map_or(Start::Lsn(lsn), Start::Position);
+    let mut reading = Reading::new(source, start, Visibility::Durable)?;
     loop {
         match reading.advance() {
+            Ok(Advance::Record(entry, _)) if entry.lsn < lsn => {}
             Ok(Advance::Record(_, position)) => return Ok(Some(position)),
             Ok(Advance::Read(job)) => reading.provide(job.run()?),
-            Ok(Advance::End) | Err(Error::Damaged { .. }) => return Ok(None),
+            Err(Error::Damaged { .. }) => reading.skip_damage(),
+            // It has its place all the same.
+            Err(Error::Decompress { position, .. }) if reading.next_lsn() > lsn => {
+                return Ok(Some(position));
+            }
+            Err(Error::Decompress { .. } | Error::Unreadable { .. }) => {}
+            Ok(Advance::End) | Err(Error::FrameTooLong { .. }) => return Ok(None),
             Err(error) => return Err(error),
         }
     }

@@ -7,7 +7,7 @@ use seawall::{
 };
 use seawall_core::id::{Lsn, SegmentId, Time};
 use seawall_core::wire::checksum::{ChecksumKind, Place};
-use seawall_core::wire::frame::{Frame, FrameKind};
+use seawall_core::wire::frame::{Frame, FrameKind, Head, Parsed};
 use seawall_core::wire::header::{HEADER_BYTES, Identity};
 use seawall_tests::interpose::{ENOSPC, Watch, os_error};
 use seawall_tests::records::{read_all, record_bytes};
@@ -202,6 +202,44 @@ fn fault_d16_a_record_that_cannot_be_decoded_cuts_nothing_after_it() {
     assert_eq!(reader.next_record().unwrap().unwrap().0.value, &b"after"[..]);
 }
 
+/// A record that nobody can read is no reason not to open the log, also where it is the last.
+#[test]
+fn a_last_record_that_cannot_be_read_has_its_place() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = || WalConfig { preallocate: false, ..WalConfig::in_dir(temp.path()) };
+    let (wal, _) = Wal::open(config()).unwrap();
+    wal.append(&Record::put(b"k", b"before")).unwrap();
+    wal.sync().unwrap();
+    let end = wal.current_position();
+    drop(wal);
+    let path = segment(temp.path(), 1);
+    let mut content = std::fs::read(&path).unwrap();
+    content.truncate(usize::try_from(end.offset).unwrap());
+    let (crc, checksum) = (crc32c::crc32c_append, ChecksumKind::Crc32c);
+    let identity = Identity::parse(&content[..HEADER_BYTES], crc).unwrap();
+    let (salt, segment, lsn) = (identity.salt, identity.segment, Lsn::new(2));
+    let place = Place { salt, segment, offset: end.offset, lsn };
+    // A record whose value is not what its codec, LZ4, makes of 100 bytes.
+    let mut frame = vec![1 | 1 << 5, 0, 0, 0, 0, 2, 0, 0, 1, 4, 100];
+    frame.extend_from_slice(b"kxxxx");
+    let Parsed::Head(head) = Head::parse(&frame, checksum) else { panic!("a head") };
+    let sum = head.digest(&frame, checksum, crc).at(place).to_le_bytes();
+    frame[1..5].copy_from_slice(&sum[..4]);
+    content.extend_from_slice(&frame);
+    std::fs::write(&path, &content).unwrap();
+    let (wal, info) = Wal::open(config()).unwrap();
+    assert_eq!((info.valid_records, info.last_valid_position), (2, Some(end)));
+    let mut reader = wal.read_from(end).unwrap();
+    assert!(matches!(reader.next_record(), Err(Error::Decompress { .. })));
+    // One that is longer than the settings allow now.
+    wal.append(&Record::put(b"k", &vec![7; 2 << 20])).unwrap();
+    wal.close().unwrap();
+    let short = WalConfig { max_record_size: 1 << 10, ..small(temp.path()) };
+    let (wal, info) = Wal::open(short).unwrap();
+    assert_eq!((info.valid_records, info.last_valid_position), (3, None));
+    wal.append(&Record::put(b"k", b"after")).unwrap();
+}
+
 #[test]
 fn fault_d17_strays_do_no_harm_and_leftovers_go() {
     let temp = closed_log(60);
@@ -235,6 +273,24 @@ fn fault_d18_the_last_valid_position_is_that_of_a_record() {
         assert_eq!((at, &entry.value[..]), (position, &last[..]));
         assert!(reader.next_record().unwrap().is_none());
     }
+}
+
+/// What recovery saw last is what stands before the hole; the last record is behind it.
+#[test]
+fn the_last_position_of_a_salvaged_log_is_behind_its_hole() {
+    let log = closed_log(12);
+    let mut content = std::fs::read(segment(log.path(), 1)).unwrap();
+    content[1_000] ^= 1;
+    std::fs::write(segment(log.path(), 1), content).unwrap();
+    let salvage = || WalConfig { recovery: RecoveryPolicy::Salvage, ..small(log.path()) };
+    let (wal, info) = Wal::open(salvage()).unwrap();
+    assert!(info.corruption_detected);
+    let position = info.last_valid_position.expect("there are records");
+    let first = wal.read_from(position).unwrap().next_record().unwrap().unwrap();
+    assert_eq!((first.0.lsn, first.1), (Lsn::new(12), position));
+    drop(wal);
+    let (_, info) = Wal::open_read_only(salvage()).unwrap();
+    assert_eq!(info.last_valid_position, Some(position));
 }
 
 #[test]

@@ -315,7 +315,7 @@ impl<B: Buffer> Log<B> {
         let is_due = open.reserving.is_none()
             && open.sealed.is_none()
             && open.reserved < limit
-            && open.end.saturating_add(step / 2) >= open.reserved;
+            && open.end.saturating_add(step / 4) >= open.reserved;
         if !is_due {
             return None;
         }
