@@ -25,7 +25,7 @@
 
 use crate::id::{Lsn, Position, SegmentId};
 use crate::wire::checksum::{ChecksumKind, Crc32cFn, Digest, Place};
-use crate::wire::frame::{BATCH_RECORD_BYTES_MIN, FrameKind, HEAD_BYTES_MAX, Head, Parsed};
+use crate::wire::frame::{self, BATCH_RECORD_BYTES_MIN, FrameKind, HEAD_BYTES_MAX, Head, Parsed};
 use crate::wire::header::Earlier;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
@@ -197,6 +197,14 @@ struct Work {
     other: u64,
 }
 
+impl Work {
+    /// Bytes were summed in vain, of whichever candidates.
+    fn spend(&mut self, bytes: u64) {
+        self.fitting = self.fitting.saturating_sub(bytes);
+        self.other = self.other.saturating_sub(bytes);
+    }
+}
+
 /// A frame whose checksum is being summed up.
 #[derive(Debug)]
 struct Summing {
@@ -311,7 +319,8 @@ impl SegmentScan {
         }
         // Not while it looks at a candidate again.
         let is_searching = self.search.as_ref().is_some_and(|search| search.resume.is_none());
-        if is_searching && (self.looks_back(input) || self.passes_zeros(input)) {
+        let passes = |scan: &mut Self| scan.passes_zeros(input) || scan.passes_content(input);
+        if is_searching && (self.looks_back(input) || passes(self)) {
             return true;
         }
         if input.is_empty() {
@@ -405,15 +414,34 @@ impl SegmentScan {
 
     /// Passes over zeros, up to where a candidate ends.
     fn passes_zeros(&mut self, input: &[u8]) -> bool {
-        let Some(search) = &self.search else { return false };
         if input.first() != Some(&0) {
             return false;
         }
-        let next_end = search.candidates.peek().map_or(u64::MAX, |Reverse(next)| next.end);
-        let room = usize::try_from(next_end - self.at).unwrap_or(usize::MAX);
-        let zeros = count_zeros(&input[..input.len().min(room)]);
+        let zeros = count_zeros(&input[..input.len().min(self.room_in_search())]);
         self.at += zeros as u64;
         zeros > 0
+    }
+
+    /// Passes over bytes that begin no frame, up to where a candidate ends.
+    fn passes_content(&mut self, input: &[u8]) -> bool {
+        let room = self.room_in_search();
+        let Some(search) = &mut self.search else { return false };
+        let begins = |byte: &u8| frame::is_flags(*byte) || *byte == 0;
+        let input = &input[..input.len().min(room)];
+        let content = input.iter().position(begins).unwrap_or(input.len());
+        if content > 0 {
+            self.at += content as u64;
+            search.content_end = self.at;
+            search.is_stale_due = false;
+        }
+        content > 0
+    }
+
+    /// How many bytes there are up to where a candidate ends.
+    fn room_in_search(&self) -> usize {
+        let next = self.search.as_ref().and_then(|search| search.candidates.peek());
+        let next_end = next.map_or(u64::MAX, |Reverse(next)| next.end);
+        usize::try_from(next_end - self.at).unwrap_or(usize::MAX)
     }
 
     fn begin_sum(&self, head: Head, input: &[u8]) -> Summing {
@@ -483,14 +511,15 @@ impl SegmentScan {
     /// Passes over a frame of the file's earlier life. That is asked before whether it is one of
     /// this life: of so many frames, one might match by chance.
     fn passes_stale(&mut self, head: &Head, digest: &Digest) -> bool {
-        let (Some(search), Some(earlier)) = (&mut self.search, self.start.earlier) else {
+        let (Some(search), Some(earlier)) = (&self.search, self.start.earlier) else {
             return false;
         };
         let Earlier { segment, salt, .. } = earlier;
         let first = Place { salt, segment, offset: self.at, lsn: search.stale_lsn };
         // The earlier life's first LSN is known but for its low bits.
         let ahead_max = self.at / BATCH_RECORD_BYTES_MIN + (1 << 16);
-        let Some(lsn) = matching_lsn(head, digest, first, ahead_max) else { return false };
+        let Some(lsn) = self.matching_lsn(head, digest, first, ahead_max) else { return false };
+        let Some(search) = &mut self.search else { return false };
         let end = self.at + head.frame_bytes;
         let from = if search.stale.1 == self.at { search.stale.0 } else { self.at };
         search.stale = (from, end);
@@ -503,10 +532,28 @@ impl SegmentScan {
     }
 
     /// The LSN with which the checksum holds.
-    fn lsn_of(&self, head: &Head, digest: &Digest) -> Option<Lsn> {
+    fn lsn_of(&mut self, head: &Head, digest: &Digest) -> Option<Lsn> {
         let ScanStart { salt, segment, .. } = self.start;
         let first = Place { salt, segment, offset: self.at, lsn: self.lsn };
-        matching_lsn(head, digest, first, self.records_lost_max())
+        self.matching_lsn(head, digest, first, self.records_lost_max())
+    }
+
+    /// The LSN with which the checksum of a frame holds, of those that its head allows: the one in
+    /// `first` or at most `ahead_max` further on.
+    fn matching_lsn(
+        &mut self,
+        head: &Head,
+        digest: &Digest,
+        first: Place,
+        ahead_max: u64,
+    ) -> Option<Lsn> {
+        let lsn = head.lsn_from(first.lsn);
+        let ahead_max = ahead_max.checked_sub(lsn.since(first.lsn))?;
+        let matching = digest.matching_lsn(Place { lsn, ..first }, ahead_max, head.checksum);
+        if matching.is_none() {
+            self.work.spend(self.start.checksum.vain_bytes(ahead_max));
+        }
+        matching
     }
 
     fn accept(&mut self, found: &Found) {
@@ -639,6 +686,10 @@ impl Candidate {
     /// Whether `behind` is what stands behind a frame and hardly ever elsewhere. `is_content`: its
     /// own last byte is not zero. Among zeros anything may seem to end; where they begin, hardly.
     fn is_followed(&self, behind: &[u8], is_content: bool, start: &ScanStart) -> bool {
+        // Nearly always this says it at once.
+        if frame::lsn_low(behind, start.checksum).is_some_and(|low| low != self.next_low) {
+            return false;
+        }
         match Head::parse(behind, start.checksum) {
             Parsed::Head(next) => {
                 next.lsn_low == self.next_low && next.frame_bytes <= start.limit - self.end
@@ -656,19 +707,6 @@ const fn next_low(head: &Head) -> u16 {
     head.lsn_low.wrapping_add(head.count as u16)
 }
 
-/// The LSN with which the checksum of a frame holds, of those that its head allows: the one in
-/// `first` or at most `ahead_max` further on.
-fn matching_lsn(head: &Head, digest: &Digest, first: Place, ahead_max: u64) -> Option<Lsn> {
-    let mut lsn = head.lsn_from(first.lsn);
-    while lsn.since(first.lsn) <= ahead_max {
-        if digest.at(Place { lsn, ..first }) == head.checksum {
-            return Some(lsn);
-        }
-        lsn = Lsn::new(lsn.get().checked_add(1 << 16)?);
-    }
-    None
-}
-
 fn count_zeros(input: &[u8]) -> usize {
     let mut blocks = input.chunks_exact(4_096);
     let whole = blocks.by_ref().take_while(|block| crate::wire::is_zero(block)).count() * 4_096;
@@ -683,6 +721,7 @@ mod tests {
     use crate::wire::checksum::crc32c;
     use crate::wire::frame::Frame;
     use alloc::vec;
+    use core::sync::atomic::{AtomicU64, Ordering};
 
     fn start(limit: u64) -> ScanStart {
         ScanStart {
@@ -929,6 +968,54 @@ mod tests {
         assert_eq!((report.end, report.holes.len()), (0, 1));
         let hole = report.holes[0];
         assert_eq!((hole.start, hole.end, hole.is_zero), (0, bytes.len() as u64, false));
+    }
+
+    /// How many sums, and of how many bytes, a scan takes that begins far into a recycled file and
+    /// finds nothing there.
+    fn sums_far_behind(bytes: &[u8], checksum: ChecksumKind) -> ([u64; 2], Work) {
+        static SUMS: AtomicU64 = AtomicU64::new(0);
+        static SUMMED: AtomicU64 = AtomicU64::new(0);
+        fn crc(sum: u32, bytes: &[u8]) -> u32 {
+            SUMS.fetch_add(1, Ordering::Relaxed);
+            SUMMED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            crc32c(sum, bytes)
+        }
+        let offset = 1 << 40;
+        let earlier = Earlier { segment: SegmentId::FIRST, salt: 7, lsn: Lsn::new(100) };
+        let limit = offset + bytes.len() as u64;
+        let start = ScanStart { earlier: Some(earlier), offset, checksum, crc, ..start(limit) };
+        let mut scan = SegmentScan::new(start);
+        scan.feed(bytes, |found| panic!("{found:?}"));
+        assert_eq!(scan.wants(), None);
+        let sums = [&SUMS, &SUMMED].map(|count| count.swap(0, Ordering::Relaxed));
+        (sums, scan.work)
+    }
+
+    /// What an older frame was cut off from has been overwritten. At every byte of the rest a frame
+    /// of twelve bytes seems to begin, whose number may be any of millions.
+    #[test]
+    fn the_rest_of_an_older_frame_costs_little_however_far_into_the_file() {
+        let bytes = vec![1; 100 << 10];
+        let ([sums, summed], _) = sums_far_behind(&bytes, ChecksumKind::Crc32c);
+        assert!(sums > 100 << 10 && sums <= 4 * (100 << 10), "{sums}");
+        assert!(summed < 100 * (100 << 10), "{summed}");
+        // With XXH3 all have to be tried: that is work as well, and there is an end to it.
+        let (_, work) = sums_far_behind(&bytes, ChecksumKind::Xxh3);
+        assert_eq!((work.fitting, work.other), (0, 0));
+    }
+
+    /// One of a later version, right behind damage, goes with it; what follows does not.
+    #[test]
+    fn a_search_looks_for_frames_of_known_kinds() {
+        for (kind, is_found) in [(FrameKind::Mark, true), (FrameKind::Unknown(6), false)] {
+            let mut bytes = vec![0xa5; 300];
+            frame_at(300, Lsn::new(2)).put_body(&mut bytes, kind, b"");
+            let end = bytes.len() as u64;
+            put_frame(&mut bytes, 1, 2);
+            let report = scan(&bytes, 97);
+            assert_eq!(report.holes[0].end, if is_found { 300 } else { end }, "{kind:?}");
+            assert_eq!((report.holes.len(), report.records_after), (1, 1));
+        }
     }
 
     /// Records of values without pattern.

@@ -314,10 +314,7 @@ impl Executor {
             return Ok(file);
         }
         let access = if self.is_read_only { Access::Read } else { Access::ReadWrite };
-        let file = self.dir.open(name, access)?;
-        // Few bytes are read of it, or long pieces: nothing is to be fetched that is not asked for.
-        sys::advise(&file, sys::Readahead::Nothing);
-        let file = OpenFile::new(Arc::new(file));
+        let file = OpenFile::new(Arc::new(self.dir.open(name, access)?));
         self.keep(name.file, file.clone());
         Ok(file)
     }

@@ -123,6 +123,64 @@ impl Digest {
         whole.update(&place.bytes());
         whole.sum()
     }
+
+    /// The LSN with which the checksum at `place` is `sum`: the one in `place`, or the first after
+    /// it with the same low 16 bits, `ahead_max` further at most.
+    pub(crate) fn matching_lsn(&self, place: Place, ahead_max: u64, sum: u64) -> Option<Lsn> {
+        let first = place.lsn.get();
+        let last = first.saturating_add(ahead_max);
+        match self {
+            Self::Crc32c(crc, before) => {
+                let before = !crc(*before, &place.bytes()[..26]);
+                let end = !u32::try_from(sum).ok()?;
+                let lsns = (first >> 32..=last >> 32).filter_map(|high| {
+                    let high_bytes = u32::try_from(high).ok()?.to_le_bytes();
+                    let middle = bytes_between(before, step_back(end, high_bytes))?;
+                    Some(high << 32 | u64::from(middle) << 16 | first & 0xffff)
+                });
+                let mut matching = lsns.filter(|lsn| (first..=last).contains(lsn));
+                matching.next().map(Lsn::new)
+            }
+            Self::Xxh3(_) => {
+                let lsns = (first..=last).step_by(1 << 16).map(Lsn::new);
+                let mut matching = lsns.filter(|lsn| self.at(Place { lsn: *lsn, ..place }) == sum);
+                matching.next()
+            }
+        }
+    }
+}
+
+impl ChecksumKind {
+    /// What it costs not to find a [matching LSN](Digest::matching_lsn), in bytes summed: a sum of
+    /// XXH3 begins with some hundred bytes of its own, and each number is tried.
+    pub(crate) const fn vain_bytes(self, ahead_max: u64) -> u64 {
+        match self {
+            Self::Crc32c => 0,
+            Self::Xxh3 => ((ahead_max >> 16) + 1).saturating_mul(512),
+        }
+    }
+}
+
+/// The two bytes that take a CRC32C from one register to another, if any do.
+///
+/// A step shifts eight bits out and adds what the table has for them. So of two steps the table's
+/// part stands in `to` where the upper half of `from` does not, and by it the lower half of `from`
+/// is known, with the two bytes added.
+fn bytes_between(from: u32, to: u32) -> Option<u16> {
+    let added = step_back(to ^ from >> 16, [0; 2]);
+    let added = u16::try_from(added).ok()?;
+    let [first, second, ..] = from.to_le_bytes();
+    Some(added ^ u16::from_le_bytes([first, second]))
+}
+
+/// The register of a CRC32C before it went over `bytes`: of the table's entries no two have the
+/// same highest byte, so that by it each step is known.
+fn step_back<const COUNT: usize>(register: u32, bytes: [u8; COUNT]) -> u32 {
+    bytes.iter().rev().fold(register, |register, byte| {
+        let [.., high] = register.to_le_bytes();
+        let index = INDEXES[usize::from(high)];
+        (register ^ TABLES[0][usize::from(index)]) << 8 | u32::from(index ^ byte)
+    })
 }
 
 /// CRC32C without the processor's help: sixteen tables, sixteen bytes a step ("slicing-by-16",
@@ -165,6 +223,21 @@ fn step(state: u32, byte: u8) -> u32 {
 const POLYNOMIAL: u32 = 0x82f6_3b78;
 
 static TABLES: [[u32; 256]; 16] = tables();
+/// Where in the first table the entry with this highest byte stands.
+static INDEXES: [u8; 256] = indexes();
+
+const fn indexes() -> [u8; 256] {
+    let table = tables()[0];
+    let mut indexes = [0_u8; 256];
+    let mut index = 0_u8;
+    loop {
+        indexes[(table[index as usize] >> 24) as usize] = index;
+        if index == u8::MAX {
+            return indexes;
+        }
+        index += 1;
+    }
+}
 
 const fn tables() -> [[u32; 256]; 16] {
     let mut tables = [[0_u32; 256]; 16];
@@ -211,6 +284,47 @@ mod tests {
     #[test]
     fn tables_are_the_same_whenever_they_are_made() {
         assert_eq!(core::hint::black_box(tables as fn() -> _)(), TABLES);
+    }
+
+    #[test]
+    fn the_matching_number_is_the_one_that_trying_all_finds() {
+        let mut state = 0;
+        let mut random = || {
+            state += 1;
+            crate::log::mix(state)
+        };
+        for kind in [ChecksumKind::Crc32c, ChecksumKind::Xxh3] {
+            for round in 0..2_000 {
+                let mut digest = Digest::new(kind, crc32c, random().to_le_bytes()[0]);
+                digest.update(&random().to_le_bytes());
+                // Near multiples of 2^32 and of 2^16, and near the end of all numbers.
+                let first = match round % 4 {
+                    0 => random() >> (random() % 64),
+                    1 => (random() << 32).wrapping_sub(random() >> 40),
+                    2 => u64::MAX - (random() >> 40),
+                    _ => random() % 100,
+                };
+                let (salt, segment, offset) = (random(), SegmentId::new(random()), random());
+                let place = |lsn| Place { salt, segment, offset, lsn: Lsn::new(lsn) };
+                let ahead_max = random() % (200 << 16);
+                let ahead = (random() % (220 << 16)) & !0xffff;
+                // Most of these numbers exist, and some of them are within reach.
+                let sum = match first.checked_add(ahead) {
+                    Some(lsn) => digest.at(place(lsn)),
+                    None => digest.at(place(first)) ^ 1,
+                };
+                let tried = (0..=ahead_max).step_by(1 << 16).find_map(|ahead| {
+                    let lsn = first.checked_add(ahead)?;
+                    (digest.at(place(lsn)) == sum).then_some(Lsn::new(lsn))
+                });
+                assert_eq!(digest.matching_lsn(place(first), ahead_max, sum), tried, "{round}");
+                assert!(tried.is_some() || ahead > ahead_max || first.checked_add(ahead).is_none());
+            }
+        }
+        let digest = Digest::new(ChecksumKind::Crc32c, crc32c, 1);
+        let place = Place { salt: 1, segment: SegmentId::FIRST, offset: 2, lsn: Lsn::FIRST };
+        let sum = digest.at(place);
+        assert_eq!(digest.matching_lsn(place, u64::MAX, sum | 1 << 32), None);
     }
 
     #[test]

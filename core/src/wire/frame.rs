@@ -436,6 +436,40 @@ impl Head {
     }
 }
 
+/// Whether a frame of a kind that this build knows begins with this byte, as it writes them.
+pub(crate) fn is_flags(byte: u8) -> bool {
+    IS_FLAGS[usize::from(byte)]
+}
+
+static IS_FLAGS: [bool; 256] = flags();
+
+const fn flags() -> [bool; 256] {
+    let mut is_flags = [false; 256];
+    let mut byte = 0_u8;
+    loop {
+        is_flags[byte as usize] = match FrameKind::from_bits(byte & KIND_MASK) {
+            Some(FrameKind::Record) => {
+                let codec = byte >> CODEC_SHIFT & CODEC_MASK;
+                byte & IGNORABLE == 0 && codec <= Compression::Zstd as u8
+            }
+            Some(FrameKind::Batch | FrameKind::Seal | FrameKind::Mark) => byte & !KIND_MASK == 0,
+            Some(FrameKind::Unknown(_)) | None => false,
+        };
+        if byte == u8::MAX {
+            return is_flags;
+        }
+        byte += 1;
+    }
+}
+
+/// The low 16 bits of the LSN in what begins as a frame does. `None`: it does not, or is too short.
+pub(crate) fn lsn_low(bytes: &[u8], checksum: ChecksumKind) -> Option<u16> {
+    let low_at = CHECKSUM_AT + checksum.bytes();
+    let begins = bytes.first().is_some_and(|flags| flags & KIND_MASK != 0);
+    let low = bytes.get(low_at..)?.first_chunk().filter(|_| begins)?;
+    Some(u16::from_le_bytes(*low))
+}
+
 /// Why a record in a frame whose checksum held cannot be read.
 ///
 /// The frames around it can: this is no reason to end a log.
@@ -608,6 +642,49 @@ mod tests {
         let head = frame().put_batch(out, entries);
         assert!(out.len() as u64 <= bytes_max);
         usize::try_from(head).unwrap()
+    }
+
+    #[test]
+    fn a_search_looks_for_every_frame_that_is_written() {
+        let mut written = alloc::collections::BTreeSet::new();
+        let mut note = |put: &dyn Fn(&Frame, &mut Vec<u8>)| {
+            let mut bytes = Vec::new();
+            put(&frame(), &mut bytes);
+            written.insert(bytes[0]);
+        };
+        for kind in [RecordKind::Put, RecordKind::Delete] {
+            for codec in [Compression::None, Compression::Lz4, Compression::Zstd] {
+                for ttl in [None, Some(Duration::from_secs(1))] {
+                    let record = Record::put(b"k", b"v");
+                    let entry = Entry { kind, codec, ttl, ..Entry::from(&record) };
+                    note(&|frame, bytes| frame.put_record(bytes, &entry));
+                    note(&|frame, bytes| {
+                        frame.put_batch(bytes, [entry].into_iter());
+                    });
+                }
+            }
+        }
+        note(&|frame, bytes| frame.put_body(bytes, FrameKind::Seal, b"index"));
+        note(&|frame, bytes| frame.put_body(bytes, FrameKind::Mark, b""));
+        let looked_for: Vec<u8> = (0..=u8::MAX).filter(|byte| is_flags(*byte)).collect();
+        assert_eq!(looked_for, written.into_iter().collect::<Vec<_>>());
+        assert_eq!(flags(), IS_FLAGS);
+    }
+
+    #[test]
+    fn the_low_bits_of_a_number_stand_behind_the_checksum() {
+        for checksum in [ChecksumKind::Crc32c, ChecksumKind::Xxh3] {
+            let mut bytes = Vec::new();
+            let place = Place { lsn: Lsn::new(0x0009_1234), ..frame().place };
+            let frame = Frame { checksum, place, ..frame() };
+            frame.put_record(&mut bytes, &Entry::from(&Record::put(b"k", b"v")));
+            assert_eq!(lsn_low(&bytes, checksum), Some(0x1234));
+            let whole = 1 + checksum.bytes() + 2;
+            assert_eq!(lsn_low(&bytes[..whole], checksum), Some(0x1234));
+            assert_eq!(lsn_low(&bytes[..whole - 1], checksum), None);
+            bytes[0] = 0xf8;
+            assert_eq!(lsn_low(&bytes, checksum), None);
+        }
     }
 
     #[test]

@@ -37,10 +37,13 @@ pub fn put(out: &mut impl Buffer, value: u64) {
 ///
 /// `None` when the bytes end too early, run over ten, overflow, or are not the shortest form.
 pub fn take(bytes: &[u8]) -> Option<(u64, usize)> {
-    if let Some(&first) = bytes.first()
-        && first < 0x80
-    {
-        return Some((u64::from(first), 1));
+    // Nearly all lengths are so short.
+    match *bytes {
+        [first @ ..0x80, ..] => return Some((u64::from(first), 1)),
+        [first, second @ 1..0x80, ..] => {
+            return Some((u64::from(first & 0x7f) | u64::from(second) << 7, 2));
+        }
+        _ => {}
     }
     let mut value = 0_u64;
     for (index, &byte) in bytes.iter().take(VARINT_BYTES_MAX).enumerate() {
