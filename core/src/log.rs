@@ -184,12 +184,14 @@ pub struct Log<B> {
     /// The spare that the manifest does not name yet.
     manifest_due: bool,
     sealed: VecDeque<SegmentInfo>,
-    open: VecDeque<Open>,
+    /// One or two, oldest first: a list is looked through faster than a queue.
+    open: Vec<Open>,
     spare: Spare,
     recyclable: Recyclable,
     next_segment: SegmentId,
     batches: Batches<B>,
-    flights: VecDeque<Flight>,
+    /// A handful, in the order in which they set out.
+    flights: Vec<Flight>,
     rollback: Option<Rollback>,
     appended: Watermark,
     written: Watermark,
@@ -277,11 +279,11 @@ impl<B: Buffer> Log<B> {
             manifest_running: None,
             manifest_due: false,
             sealed,
-            open: VecDeque::with_capacity(2),
+            open: Vec::with_capacity(2),
             spare: spare.map_or(Spare::Idle, |spare| Spare::Ready(Made::new(spare, &config))),
             recyclable: Recyclable::default(),
             next_segment: beginning.next_segment,
-            flights: VecDeque::with_capacity(beginning.buffers.len()),
+            flights: Vec::with_capacity(beginning.buffers.len()),
             batches: Batches::new(beginning.buffers, keep_bytes),
             rollback: None,
             appended: mark,
@@ -303,7 +305,7 @@ impl<B: Buffer> Log<B> {
             config,
         };
         if let Some(active) = active {
-            log.open.push_back(Open::resumed(active, beginning.last_lsn, &log.config));
+            log.open.push(Open::resumed(active, beginning.last_lsn, &log.config));
         }
         log
     }
@@ -372,7 +374,7 @@ impl<B: Buffer> Log<B> {
 
     /// Makes room for a frame: moves into the next segment or takes another buffer where it must.
     fn reserve(&mut self, frame_bytes: u64) -> Result<(Frame, &mut B), AppendError> {
-        let fits = self.open.back().is_some_and(|active| {
+        let fits = self.open.last().is_some_and(|active| {
             let footer_bytes = active.index.seal_bytes_max();
             active.end + frame_bytes + footer_bytes <= self.config.segment_bytes_max
         });
@@ -401,7 +403,7 @@ impl<B: Buffer> Log<B> {
         if self.batches.filling.is_some() {
             return Ok(());
         }
-        let active = self.open.back_mut().ok_or(AppendError::Busy)?;
+        let active = self.open.last_mut().ok_or(AppendError::Busy)?;
         let mut buffer = self.batches.take_free().ok_or(AppendError::Busy)?;
         let mut offset = active.end;
         if !active.is_link_sent {
@@ -417,7 +419,7 @@ impl<B: Buffer> Log<B> {
 
     /// How the next frame is to be written.
     fn frame(&self) -> Frame {
-        let (segment, salt, checksum, offset) = match self.open.back() {
+        let (segment, salt, checksum, offset) = match self.open.last() {
             Some(Open { identity, end, .. }) => {
                 (identity.segment, identity.salt, identity.checksum, *end)
             }
@@ -443,7 +445,7 @@ impl<B: Buffer> Log<B> {
     ) -> Appended {
         let Place { segment, offset, lsn: first, .. } = frame.place;
         let last = first.plus(count).previous();
-        if let Some(active) = self.open.back_mut() {
+        if let Some(active) = self.open.last_mut() {
             active.end = offset + frame_bytes;
             active.frames_end = active.end;
             if count > 0 {
@@ -662,7 +664,7 @@ impl<B: Buffer> Log<B> {
     /// The first record that is retained; the one to come when there is none.
     pub fn first_lsn(&self) -> Lsn {
         let sealed = self.sealed.front().map(|segment| segment.first_lsn);
-        let open = self.open.front().map(|segment| segment.link.first_lsn);
+        let open = self.open.first().map(|segment| segment.link.first_lsn);
         sealed.or(open).unwrap_or(self.appended.lsn.next())
     }
 
@@ -693,7 +695,7 @@ impl<B: Buffer> Log<B> {
 
     /// The last of them, or none.
     pub fn newest_segment(&self) -> SegmentId {
-        let open = self.open.back().map(Open::info);
+        let open = self.open.last().map(Open::info);
         open.or(self.sealed.back().copied()).map_or(SegmentId::NONE, |info| info.segment)
     }
 

@@ -80,7 +80,7 @@ impl<B: Buffer> Log<B> {
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
         let to = Mark { offset: batch.end(), lsn: batch.last };
         let padding = self.padding(&batch);
-        self.flights.push_back(Flight {
+        self.flights.push(Flight {
             id,
             segment: batch.segment,
             offset: batch.offset,
@@ -141,7 +141,7 @@ impl<B: Buffer> Log<B> {
         if reserving.is_some_and(|to| batch.end() > to) {
             return None;
         }
-        if let Some(flight) = self.flights.back() {
+        if let Some(flight) = self.flights.last() {
             let may_follow = flight.segment == batch.segment
                 && self.flights.iter().all(|flight| flight.durable.is_some() && !flight.is_padded);
             return (may_follow && for_kernel).then_some(false);
@@ -198,16 +198,15 @@ impl<B: Buffer> Log<B> {
         match outcome {
             Ok(()) => self.flights[at].has_landed = true,
             Err(failure) if failure.error.is_no_space() => {
-                if let Some(flight) = self.flights.remove(at) {
-                    self.begin_rollback(flight, failure);
-                }
+                let flight = self.flights.remove(at);
+                self.begin_rollback(flight, failure);
             }
             Err(failure) => self.fail(failure),
         }
-        while let Some(flight) = self.flights.front().copied()
+        while let Some(flight) = self.flights.first().copied()
             && flight.has_landed
         {
-            self.flights.pop_front();
+            self.flights.remove(0);
             self.land(&flight);
         }
         self.raise_watermarks();
@@ -313,10 +312,10 @@ impl<B: Buffer> Log<B> {
         }
         let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
         // Nothing was written to a segment that came after: it is ready to be moved into again.
-        while let Some(open) = self.open.pop_back_if(|open| open.identity.segment > segment) {
+        while let Some(open) = self.open.pop_if(|open| open.identity.segment > segment) {
             self.spare = Spare::Ready(Made { identity: open.identity, reserved: open.reserved });
         }
-        if let Some(open) = self.open.back_mut() {
+        if let Some(open) = self.open.last_mut() {
             open.undo_from(offset);
             self.appended = Watermark { lsn: after, end: Position::new(segment, open.end) };
         }

@@ -197,7 +197,7 @@ impl<B: Buffer> Log<B> {
         match step {
             RequestStep::Drain => return None,
             RequestStep::Mark => {
-                let is_durable = self.open.back().is_none_or(|open| open.synced.offset == open.end);
+                let is_durable = self.open.last().is_none_or(|open| open.synced.offset == open.end);
                 if !is_durable {
                     return None;
                 }
@@ -307,7 +307,7 @@ impl<B: Buffer> Log<B> {
                 Some(Command::Read(Read { id, name: file.name(), offset, buffer }))
             }
             RequestStep::Trim => {
-                let active = self.open.back()?;
+                let active = self.open.last()?;
                 let (name, bytes) = (FileId::Segment(active.identity.segment).name(), active.end);
                 let id = self.issue(Job::Request, Operation::Truncate, Some(name.file));
                 Some(Command::Truncate(Truncate { id, name, bytes }))
@@ -449,7 +449,7 @@ impl<B: Buffer> Log<B> {
         }
         self.spare = Spare::Idle;
         let kept = cut.map_or(SegmentId::NONE, |cut| cut.segment);
-        if let Some(open) = self.open.pop_back() {
+        if let Some(open) = self.open.pop() {
             let info = open.info();
             if info.segment == kept {
                 self.sealed.push_back(info);
@@ -608,7 +608,7 @@ impl<B: Buffer> Log<B> {
         self.batches.give_back(buffer);
         let segment = scan.segment();
         let report = scan.into_report();
-        let is_active = self.open.back().is_some_and(|open| open.identity.segment == segment);
+        let is_active = self.open.last().is_some_and(|open| open.identity.segment == segment);
         let reaches = matches!(kind, Kind::Truncate(lsn) if report.next_lsn > lsn);
         if !report.holes.is_empty() || !reaches {
             let error = RequestError::Damaged { segment, offset: report.end };

@@ -152,7 +152,7 @@ impl<B: Buffer> Log<B> {
     /// As [`Log::append`].
     pub fn rotate(&mut self) -> Result<(), AppendError> {
         self.admit(0)?;
-        match self.open.back() {
+        match self.open.last() {
             Some(active) if self.appended.lsn >= active.link.first_lsn => self.rotate_for_append(),
             _ => Ok(()),
         }
@@ -183,7 +183,7 @@ impl<B: Buffer> Log<B> {
 
     pub(super) fn age_deadline(&self) -> Option<Time> {
         let age = self.config.segment_age_max?;
-        let active = self.open.back()?;
+        let active = self.open.last()?;
         let holds_records = self.appended.lsn >= active.link.first_lsn;
         let can_rotate = self.open.len() == 1
             && matches!(self.spare, Spare::Ready(_))
@@ -207,13 +207,13 @@ impl<B: Buffer> Log<B> {
         let mut from = self.sealed.back().map_or(Position::default(), |info| {
             Position::new(info.segment, info.end.map_or(0, |end| end.frames_end))
         });
-        if self.open.back().is_some() {
+        if self.open.last().is_some() {
             from = self.seal_active()?;
         }
         let first_lsn = self.appended.lsn.next();
         let previous = self.segments().last().map_or(first_lsn, |info| info.first_lsn);
         let start = Mark { offset: FRAMES_OFFSET, lsn: self.appended.lsn };
-        self.open.push_back(Open {
+        self.open.push(Open {
             identity,
             link: Link {
                 first_lsn,
@@ -249,7 +249,7 @@ impl<B: Buffer> Log<B> {
         self.fill()?;
         let frame = self.frame();
         let (now, last) = (self.now, self.appended.lsn);
-        let (Some(active), Some(batch)) = (self.open.back_mut(), &mut self.batches.filling) else {
+        let (Some(active), Some(batch)) = (self.open.last_mut(), &mut self.batches.filling) else {
             return Err(AppendError::Busy);
         };
         let first = active.link.first_lsn;
@@ -310,7 +310,7 @@ impl<B: Buffer> Log<B> {
             return None;
         }
         let limit = self.config.segment_bytes_max;
-        let open = self.open.back_mut()?;
+        let open = self.open.last_mut()?;
         let step = reserve_step(&self.config, open.reserved);
         let is_due = open.reserving.is_none()
             && open.sealed.is_none()
@@ -464,7 +464,7 @@ impl<B: Buffer> Log<B> {
 
     /// Gives back what a sealed segment did not use of its space.
     pub(super) fn poll_trim(&mut self) -> Option<Command<B>> {
-        let open = self.open.front_mut()?;
+        let open = self.open.first_mut()?;
         let is_due = open.is_retired()
             && !open.is_syncing
             && open.reserving.is_none()
@@ -490,10 +490,11 @@ impl<B: Buffer> Log<B> {
     /// Moves a segment that is sealed, durable and trimmed to the sealed ones.
     pub(super) fn retire(&mut self) {
         let is_done = self.open.len() > 1
-            && self.open.front().is_some_and(|open| {
+            && self.open.first().is_some_and(|open| {
                 open.is_retired() && !open.is_syncing && open.trim == Step::Done
             });
-        if is_done && let Some(open) = self.open.pop_front() {
+        if is_done {
+            let open = self.open.remove(0);
             self.sealed.push_back(open.info());
             self.segments_version += 1;
         }
