@@ -292,6 +292,7 @@ impl SegmentScan {
             let input = &input[..input.len().min(room)];
             let more = match self.summing.take() {
                 Some(summing) => self.sum(summing, input, &mut on_frame),
+                None if self.follows(input, &mut on_frame) => true,
                 None => self.look(input, input.len() == room),
             };
             if !more {
@@ -309,6 +310,25 @@ impl SegmentScan {
     pub fn into_report(mut self) -> ScanReport {
         self.finish();
         self.report
+    }
+
+    /// Whether the next frame follows the last one, and all of it is here: the usual case.
+    fn follows(&mut self, input: &[u8], on_frame: &mut impl FnMut(&Found)) -> bool {
+        let ScanStart { segment, salt, checksum, crc, .. } = self.start;
+        if self.search.is_some() {
+            return false;
+        }
+        let Parsed::Head(head) = Head::parse(input, checksum) else { return false };
+        let frame = usize::try_from(head.frame_bytes).ok().and_then(|bytes| input.get(..bytes));
+        let place = Place { salt, segment, offset: self.at, lsn: self.lsn };
+        let holds = head.lsn_from(self.lsn) == self.lsn
+            && frame.is_some_and(|frame| head.holds(frame, place, checksum, crc));
+        if holds {
+            let found = Found { offset: self.at, lsn: self.lsn, head };
+            self.accept(&found);
+            on_frame(&found);
+        }
+        holds
     }
 
     /// Looks whether a frame may begin at `at`. `reaches_limit`: nothing follows `input`. Returns

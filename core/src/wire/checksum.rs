@@ -127,6 +127,12 @@ impl Digest {
     /// The LSN with which the checksum at `place` is `sum`: the one in `place`, or the first after
     /// it with the same low 16 bits, `ahead_max` further at most.
     pub(crate) fn matching_lsn(&self, place: Place, ahead_max: u64, sum: u64) -> Option<Lsn> {
+        if self.at(place) == sum {
+            return Some(place.lsn);
+        }
+        if ahead_max < 1 << 16 {
+            return None;
+        }
         let first = place.lsn.get();
         let last = first.saturating_add(ahead_max);
         match self {
