@@ -267,6 +267,11 @@ impl SegmentScan {
         (!self.finished).then(|| (from, self.start.limit.saturating_sub(from)))
     }
 
+    /// Whether it has come to bytes that are no frame, and looks for the next.
+    pub fn is_searching(&self) -> bool {
+        self.search.is_some()
+    }
+
     /// The file turned out to end here, before the limit.
     pub fn ends_at(&mut self, limit: u64) {
         self.start.limit = self.start.limit.min(limit);

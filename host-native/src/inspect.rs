@@ -9,16 +9,21 @@ use crate::execute::Executor;
 use crate::reader::{Entry, Folder, Source, VALUE_BYTES_MAX, entry_of, position_of};
 use crate::{RecoveryInfo, SegmentStat, Stats, sys};
 use bytes::Bytes;
+use seawall_core::command;
 use seawall_core::compress::Decompressor;
-use seawall_core::config::RecoveryScan;
-use seawall_core::id::{LogId, Lsn, Position, SegmentId};
+use seawall_core::config::{RecoveryPolicy, RecoveryScan};
+use seawall_core::id::{LogId, Lsn, Position, SegmentId, Watermark};
 use seawall_core::recover::{Mode, View};
 use seawall_core::scan::{Found, Hole, ScanStart, SegmentScan};
 pub use seawall_core::wire::frame::FrameKind;
+use seawall_core::wire::frame::HEAD_BYTES_MAX;
 use seawall_core::wire::header::{FRAMES_OFFSET, HEADER_BYTES, Identity, Link, LinkState};
+use seawall_core::wire::is_zero;
+use seawall_core::wire::manifest::MANIFEST_BYTES;
 use seawall_core::wire::name::{FileId, FileName};
+use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How often a look at a log is begun again that a writer changed under it.
@@ -41,9 +46,11 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
         return Err(Error::NotFound { dir: config.dir });
     }
     let executor = Executor::new(dir, true, &config);
+    let signs = Signs::of(executor.dir());
     let (view, info) = inspect(&executor, &config)?;
-    let folder = Arc::new(Folder { config, executor, view: Mutex::new(view) });
-    let last = folder.view().end.lsn;
+    let last = view.end.lsn;
+    let seen = Mutex::new(Seen::new(&executor, view, signs));
+    let folder = Arc::new(Folder { config, executor, seen, look: Mutex::new(()) });
     let mut info = info;
     if info.valid_records > 0 {
         let source = Source::Folder(folder.clone());
@@ -73,40 +80,169 @@ fn inspect(executor: &Executor, config: &WalConfig) -> Result<(View, RecoveryInf
 }
 
 /// Makes durable what grew last, so that what is shown is not taken back.
-#[cfg(unix)]
 fn sync_newest(executor: &Executor, view: &View) -> Result<(), Error> {
     for info in view.segments.iter().rev().take(2) {
         let name = FileId::Segment(info.segment);
-        let file = executor.open_for_reading(info.segment);
-        match file.and_then(|file| sys::sync_data(&file)) {
-            // Nobody writes here, and nothing can be synced.
-            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {}
-            synced => synced.map_err(Error::io(format!("sync {name} before it is shown")))?,
-        }
+        let synced = executor.open_for_reading(info.segment).and_then(|file| sync_shown(&file));
+        synced.map_err(Error::io(format!("sync {name} before it is shown")))?;
     }
     Ok(())
+}
+
+#[cfg(unix)]
+fn sync_shown(file: &File) -> io::Result<()> {
+    match sys::sync_data(file) {
+        // Nobody writes here, and nothing can be synced.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        synced => synced,
+    }
 }
 
 /// A platform on which a file that is open to read cannot be synced: what a writer beside us has
 /// not synced yet is shown all the same.
 #[cfg(not(unix))]
-fn sync_newest(_executor: &Executor, _view: &View) -> Result<(), Error> {
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
+fn sync_shown(_file: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Looks whether the log has grown.
+/// Looks whether the log has grown. Whoever follows one does that often: where all that happened is
+/// that frames came behind the last one, only those are read.
 pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
+    let _alone = folder.look.lock().unwrap_or_else(PoisonError::into_inner);
+    // Before anything is read: what changes meanwhile shows the next time.
+    let signs = Signs::of(folder.executor.dir());
+    if signs.is_some()
+        && signs == folder.seen().signs
+        && let Some(has_grown) = grow(folder)
+    {
+        return Ok(has_grown);
+    }
     let config = WalConfig { scan: RecoveryScan::Tail, ..folder.config.clone() };
     let (view, _) = inspect(&folder.executor, &config)?;
-    let mut current = folder.view();
-    let has_changed = current.end != view.end || current.segments != view.segments;
-    *current = view;
-    Ok(has_changed)
+    let now = Seen::new(&folder.executor, view, signs);
+    let mut seen = folder.seen();
+    let was = std::mem::replace(&mut *seen, now).view;
+    Ok(was.end != seen.view.end || was.segments != seen.view.segments)
+}
+
+/// A log as it was last looked at.
+#[derive(Debug)]
+pub(crate) struct Seen {
+    pub(crate) view: View,
+    signs: Option<Signs>,
+    /// What stood behind the last frame.
+    behind: Vec<u8>,
+}
+
+impl Seen {
+    fn new(executor: &Executor, view: View, signs: Option<Signs>) -> Self {
+        let end = view.end.end;
+        let file = executor.open_anew(end.segment, Access::Read).ok();
+        let behind = file.and_then(|file| read_behind(&file, end.offset)).unwrap_or_default();
+        Self { view, signs, behind }
+    }
+}
+
+/// As much as shows that a frame begins.
+fn read_behind(file: &File, offset: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; HEAD_BYTES_MAX];
+    let read = sys::read_at(file, &mut bytes, offset).ok()?;
+    bytes.truncate(read);
+    Some(bytes)
+}
+
+/// What changes whenever a writer does more than append to the segment that it is in.
+#[derive(PartialEq, Eq, Debug)]
+struct Signs {
+    names: Vec<(command::Folder, String)>,
+    manifest: Vec<u8>,
+}
+
+impl Signs {
+    /// `None`: nothing can be told by them.
+    fn of(dir: &Dir) -> Option<Self> {
+        let names = dir.list().ok()?;
+        let names = names.into_iter().map(|listed| (listed.folder, listed.name)).collect();
+        let file = dir.open(FileId::Manifest.name(), Access::Read).ok()?;
+        let mut manifest = vec![0; usize::try_from(MANIFEST_BYTES).ok()?];
+        let read = sys::read_at(&file, &mut manifest, 0).ok()?;
+        manifest.truncate(read);
+        Some(Self { names, manifest })
+    }
+}
+
+/// The first read of a look at what has come; most is less.
+const GROWTH_READ_BYTES: usize = 16 << 10;
+
+/// Goes on from the last frame that was seen, and says whether there are more. `None`: nothing can
+/// be said by that.
+fn grow(folder: &Folder) -> Option<bool> {
+    let (last, end, was_behind) = {
+        let seen = folder.seen();
+        (*seen.view.segments.last()?, seen.view.end, seen.behind.clone())
+    };
+    // Behind the end of one that has ended, by a truncation maybe, nothing is the log's.
+    if last.end.is_some() || end.end.segment != last.segment {
+        return None;
+    }
+    let file = folder.executor.open_anew(last.segment, Access::Read).ok()?;
+    let crc = crc32c::crc32c_append;
+    let mut header = [0; HEADER_BYTES];
+    let read = sys::read_at(&file, &mut header, 0).ok()?;
+    if Identity::parse(&header[..read], crc).ok()?.salt != last.salt {
+        return None;
+    }
+    let behind = read_behind(&file, end.end.offset)?;
+    let is_same = behind == was_behind;
+    if is_same && is_zero(&behind) {
+        return Some(false);
+    }
+    let mut scan = SegmentScan::new(ScanStart {
+        segment: last.segment,
+        salt: last.salt,
+        checksum: last.checksum,
+        earlier: None,
+        crc,
+        offset: end.end.offset,
+        lsn: end.lsn.next(),
+        limit: file.metadata().ok()?.len(),
+        last_lsn: None,
+    });
+    let mut piece_bytes = GROWTH_READ_BYTES;
+    let mut bytes = Vec::new();
+    while let Some((from, _)) = scan.wants().filter(|_| !scan.is_searching()) {
+        bytes.resize(piece_bytes, 0);
+        let read = sys::read_at(&file, &mut bytes, from).ok()?;
+        scan.feed(&bytes[..read], |_| {});
+        if read < bytes.len() {
+            scan.ends_at(from + read as u64);
+        }
+        piece_bytes = usize::try_from(folder.config.read_bytes()).ok()?;
+    }
+    let report = scan.into_report();
+    if report.seal_offset.is_some() {
+        return None;
+    }
+    if report.end == end.end.offset {
+        // A write may be under way, or have been cut off by a crash: the one is whole the next
+        // time, the other is the same. Behind a hole only a look at everything finds more.
+        let is_final = is_same && folder.config.recovery != RecoveryPolicy::Salvage;
+        return is_final.then_some(false);
+    }
+    sync_shown(&file).ok()?;
+    let behind = read_behind(&file, report.end)?;
+    let end = Position::new(last.segment, report.end);
+    let mut seen = folder.seen();
+    seen.behind = behind;
+    seen.view.end = Watermark { lsn: report.next_lsn.previous(), end };
+    Some(true)
 }
 
 pub(crate) fn stats(folder: &Folder) -> Stats {
     let log = folder.log_id();
-    let view = folder.view();
+    let seen = folder.seen();
+    let view = &seen.view;
     let mut segments: Vec<SegmentStat> =
         view.segments.iter().copied().map(SegmentStat::from).collect();
     if let Some(active) = segments.last_mut().filter(|segment| !segment.is_sealed) {
@@ -134,7 +270,7 @@ pub(crate) fn stats(folder: &Folder) -> Stats {
 impl Folder {
     /// The log's identity, from its newest segment; zeros where there is none yet.
     fn log_id(&self) -> LogId {
-        let newest = self.view().segments.last().map(|info| info.segment);
+        let newest = self.seen().view.segments.last().map(|info| info.segment);
         let header = newest.and_then(|segment| read_header(self.executor.dir(), segment).ok());
         header.map(|(identity, _)| identity.log).unwrap_or_default()
     }

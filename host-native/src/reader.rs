@@ -9,6 +9,7 @@ use crate::commit::Engine;
 use crate::config::WalConfig;
 use crate::error::Error;
 use crate::execute::Executor;
+use crate::inspect::Seen;
 use crate::sys;
 use bytes::{Bytes, BytesMut};
 use seawall_core::compress::{Compression, Decompressor};
@@ -18,13 +19,12 @@ use seawall_core::cursor::{
 use seawall_core::id::{Lsn, Position, SegmentId, Time, Watermark};
 use seawall_core::log::SegmentInfo;
 use seawall_core::record::{RecordKind, RecordRef};
-use seawall_core::recover::View;
 use seawall_core::wire::name::FileId;
 use seawall_core::wire::seal::Index;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// A record that was read. Key and value share the memory that they were read into.
@@ -77,7 +77,9 @@ pub(crate) enum Source {
 pub(crate) struct Folder {
     pub(crate) config: WalConfig,
     pub(crate) executor: Executor,
-    pub(crate) view: Mutex<View>,
+    pub(crate) seen: Mutex<Seen>,
+    /// Held by who looks whether there is more: one at a time.
+    pub(crate) look: Mutex<()>,
 }
 
 impl Source {
@@ -107,7 +109,8 @@ impl Source {
         match self {
             Self::Live(engine) => engine.segments(),
             Self::Folder(folder) => {
-                let view = folder.view();
+                let seen = folder.seen();
+                let view = &seen.view;
                 let first = view.segments.first().map(|info| info.first_lsn);
                 (view.segments.clone(), first.unwrap_or(view.end.lsn.next()))
             }
@@ -125,7 +128,7 @@ impl Source {
                 (visible, engine.appended().lsn)
             }
             Self::Folder(folder) => {
-                let end = folder.view().end;
+                let end = folder.seen().view.end;
                 (end, end.lsn)
             }
         }
@@ -133,8 +136,8 @@ impl Source {
 }
 
 impl Folder {
-    pub(crate) fn view(&self) -> std::sync::MutexGuard<'_, View> {
-        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

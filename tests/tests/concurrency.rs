@@ -432,3 +432,180 @@ mod recycling {
         }
     }
 }
+
+/// Readers that have only the files, as in another process: what they see when they look again.
+mod beside {
+    use seawall::blocking::{ReadOnly, Reader, Wal};
+    use seawall::{Fault, FsyncPolicy, Lsn, Operation, Record, RecoveryPolicy, WalConfig};
+    use seawall_tests::interpose::{ENOSPC, Watch, os_error, writes_frames};
+    use seawall_tests::random::Random;
+    use seawall_tests::records::record_bytes;
+    use seawall_tests::runner::number;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    fn config(dir: &Path) -> WalConfig {
+        WalConfig { fsync_policy: FsyncPolicy::Always, ..WalConfig::in_dir(dir) }
+    }
+
+    fn left(reader: &mut Reader) -> Vec<(u64, Vec<u8>)> {
+        let mut left = Vec::new();
+        while let Some((entry, _)) = reader.next_record().unwrap() {
+            left.push((entry.lsn.get(), entry.value.to_vec()));
+        }
+        left
+    }
+
+    fn shown(log: &ReadOnly) -> Vec<(u64, Vec<u8>)> {
+        left(&mut log.iter().unwrap())
+    }
+
+    /// One change of a log, and the log, which may have been opened anew.
+    fn change(random: &mut Random, wal: Wal, config: &WalConfig) -> Wal {
+        let last = wal.stats().last_lsn.get();
+        let values: Vec<_> = (0..=random.below(4))
+            .map(|ahead| {
+                let length = random.below(600) + random.below(2) * random.below(1_000);
+                record_bytes(random.below(1_000) + last + ahead, usize::try_from(length).unwrap())
+            })
+            .collect();
+        match random.below(12) {
+            0..=5 => drop(wal.append(&Record::put(b"k", &values[0])).unwrap()),
+            6..=7 => {
+                let records: Vec<_> = values.iter().map(|value| Record::put(b"", value)).collect();
+                wal.append_batch(&records).unwrap();
+            }
+            8 => wal.rotate().unwrap(),
+            9 => drop(wal.delete_segments_before(Lsn::new(random.below(last + 1))).unwrap()),
+            10 => {
+                let first = wal.stats().first_lsn.get();
+                let left = random.below(last + 2 - first);
+                wal.truncate_after(Lsn::new(last - left)).unwrap();
+            }
+            _ => {
+                if random.chance(1, 2) {
+                    wal.close().unwrap();
+                }
+                drop(wal);
+                return Wal::open(config.clone()).unwrap().0;
+            }
+        }
+        wal
+    }
+
+    #[test]
+    fn who_looks_again_sees_what_a_new_look_sees() {
+        let seeds = number("SEAWALL_SEED").map_or(0..10, |seed| seed..seed + 1);
+        for seed in seeds {
+            println!("replay with SEAWALL_SEED={seed}");
+            let dir = tempfile::tempdir().unwrap();
+            let mut random = Random::new(seed);
+            let policies = [RecoveryPolicy::PrefixValid, RecoveryPolicy::Salvage];
+            let config = WalConfig {
+                max_segment_size: 8 << 10,
+                recycle_segments: random.index(3),
+                recovery: policies[random.index(2)],
+                ..config(dir.path())
+            };
+            let mut wal = Wal::open(config.clone()).unwrap().0;
+            let (log, _) = Wal::open_read_only(config.clone()).unwrap();
+            let mut seen = Vec::new();
+            // One reader goes on for as long as what it has read stays.
+            let (mut reader, mut followed) = (log.iter().unwrap(), Vec::new());
+            for _ in 0..60 {
+                wal = change(&mut random, wal, &config);
+                let has_grown = log.refresh().unwrap();
+                let fresh = shown(&Wal::open_read_only(config.clone()).unwrap().0);
+                let now = shown(&log);
+                assert!(now == fresh, "{} and {} records", now.len(), fresh.len());
+                assert!(has_grown || now == seen);
+                assert_eq!(log.stats().last_lsn, wal.stats().last_lsn);
+                if reader.renew().is_err() {
+                    (reader, followed) = (log.iter().unwrap(), Vec::new());
+                }
+                followed.extend(left(&mut reader));
+                assert!(followed.ends_with(&now), "{} followed", followed.len());
+                seen = now;
+            }
+        }
+    }
+
+    /// How often all of the log was looked at.
+    fn looks(watch: &Watch) -> usize {
+        watch.calls().iter().filter(|call| call.operation == Operation::List).count()
+    }
+
+    #[test]
+    fn who_looks_again_reads_only_what_has_come() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Wal::open(config(dir.path())).unwrap().0;
+        let append = |number| wal.append(&Record::put(b"", &record_bytes(number, 5_000))).unwrap();
+        append(1);
+        let watch = Arc::new(Watch::default());
+        let reading = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let (log, _) = Wal::open_read_only(reading).unwrap();
+        for number in 2..=60 {
+            append(number);
+            assert!(log.refresh().unwrap() && !log.refresh().unwrap());
+            assert_eq!(shown(&log).len() as u64, number);
+        }
+        // The segment after this one is made meanwhile: two names and the manifest.
+        assert!(looks(&watch) < 8, "{}", looks(&watch));
+    }
+
+    /// A truncation is recorded before the file is cut: what stands behind its end is dead by then.
+    #[test]
+    fn who_looks_again_sees_nothing_that_was_truncated() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Arc::new(Watch::default());
+        let writing = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let wal = Wal::open(writing).unwrap().0;
+        for number in 1..=9 {
+            wal.append(&Record::put(b"", &record_bytes(number, 50))).unwrap();
+        }
+        let (log, _) = Wal::open_read_only(config(dir.path())).unwrap();
+        let seen = Arc::new(AtomicU64::new(0));
+        let (looks, looker) = (seen.clone(), log.clone());
+        watch.set(move |call| {
+            if call.operation == Operation::Truncate {
+                assert!(looker.refresh().unwrap() && !looker.refresh().unwrap());
+                looks.store(looker.stats().last_lsn.get(), Ordering::Relaxed);
+            }
+            None
+        });
+        wal.truncate_after(Lsn::new(5)).unwrap();
+        assert_eq!(seen.load(Ordering::Relaxed), 5);
+    }
+
+    /// A full disk takes back what stood whole in the file for a moment.
+    #[test]
+    fn who_looks_again_sees_what_was_undone() {
+        let dir = tempfile::tempdir().unwrap();
+        let watch = Arc::new(Watch::default());
+        let writing = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let wal = Wal::open(writing).unwrap().0;
+        let append = |number| wal.append(&Record::put(b"", &record_bytes(number, 500)));
+        append(1).unwrap();
+        let (log, _) = Wal::open_read_only(config(dir.path())).unwrap();
+        append(2).unwrap();
+        assert!(log.refresh().unwrap());
+        let seen = Arc::new(AtomicU64::new(0));
+        let (looks, looker) = (seen.clone(), log.clone());
+        watch.set(move |call| {
+            if call.operation == Operation::Truncate {
+                assert!(looker.refresh().unwrap());
+                looks.store(looker.stats().last_lsn.get(), Ordering::Relaxed);
+            }
+            writes_frames(call).then(|| Fault::Short(call.bytes, os_error(ENOSPC)))
+        });
+        assert!(append(3).is_err());
+        watch.clear();
+        assert_eq!(seen.load(Ordering::Relaxed), 3, "it was there");
+        assert!(log.refresh().unwrap());
+        assert_eq!(shown(&log).len(), 2);
+        append(4).unwrap();
+        assert!(log.refresh().unwrap());
+        assert_eq!(shown(&log)[2].1, record_bytes(4, 500));
+    }
+}

@@ -113,7 +113,7 @@ impl Tail {
         loop {
             std::thread::sleep(LOOK_AGAIN);
             if log.refresh()? {
-                reader = log.read_from(reader.next_lsn())?;
+                reader.renew()?;
                 print_all(out, &mut reader)?;
             }
         }
