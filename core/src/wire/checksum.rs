@@ -332,6 +332,8 @@ mod tests {
         let place = Place { salt: 1, segment: SegmentId::FIRST, offset: 2, lsn: Lsn::FIRST };
         let sum = digest.at(place);
         assert_eq!(digest.matching_lsn(place, u64::MAX, sum | 1 << 32), None);
+        let vain_bytes = [0, 65_535, 65_536].map(|ahead| ChecksumKind::Xxh3.vain_bytes(ahead));
+        assert_eq!(vain_bytes, [512, 512, 1_024]);
     }
 
     #[test]
