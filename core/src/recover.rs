@@ -369,9 +369,8 @@ impl<B: Buffer> Recovery<B> {
                 let (name, offset, bytes) = walk.wants()?;
                 // Reads end at multiples of a piece, also where one begins with the head of a frame
                 // that the last one had cut: a host can tell what comes next.
-                let is_early = offset < EARLY_BYTES;
-                let limit = if is_early { EARLY_PIECE_BYTES } else { u64::MAX };
-                let piece_bytes = self.config.batch_bytes.min(limit);
+                let longest = if offset < EARLY_BYTES { EARLY_PIECE_BYTES } else { u64::MAX };
+                let piece_bytes = self.config.batch_bytes.min(longest);
                 let ended = (offset + HEAD_BYTES_MAX as u64) / piece_bytes * piece_bytes;
                 self.read(name, offset, bytes.min(ended + piece_bytes - offset))
             }

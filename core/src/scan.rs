@@ -198,10 +198,25 @@ struct Work {
 }
 
 impl Work {
-    /// Bytes were summed in vain, of whichever candidates.
-    fn spend(&mut self, bytes: u64) {
-        self.fitting = self.fitting.saturating_sub(bytes);
-        self.other = self.other.saturating_sub(bytes);
+    /// The LSN with which the checksum of a frame holds, of those that its head allows: the one in
+    /// `first` or at most `ahead_max` further on.
+    fn matching_lsn(
+        &mut self,
+        head: &Head,
+        digest: &Digest,
+        first: Place,
+        ahead_max: u64,
+    ) -> Option<Lsn> {
+        let lsn = head.lsn_from(first.lsn);
+        let ahead_max = ahead_max.checked_sub(lsn.since(first.lsn))?;
+        let matching = digest.matching_lsn(Place { lsn, ..first }, ahead_max, head.checksum);
+        if matching.is_none() {
+            // Whichever kind of candidate it was.
+            let bytes = digest.vain_bytes(ahead_max);
+            self.fitting = self.fitting.saturating_sub(bytes);
+            self.other = self.other.saturating_sub(bytes);
+        }
+        matching
     }
 }
 
@@ -344,8 +359,9 @@ impl SegmentScan {
         }
         // Not while it looks at a candidate again.
         let is_searching = self.search.as_ref().is_some_and(|search| search.resume.is_none());
-        let passes = |scan: &mut Self| scan.passes_zeros(input) || scan.passes_content(input);
-        if is_searching && (self.looks_back(input) || passes(self)) {
+        if is_searching
+            && (self.looks_back(input) || self.passes_zeros(input) || self.passes_content(input))
+        {
             return true;
         }
         if input.is_empty() {
@@ -536,15 +552,15 @@ impl SegmentScan {
     /// Passes over a frame of the file's earlier life. That is asked before whether it is one of
     /// this life: of so many frames, one might match by chance.
     fn passes_stale(&mut self, head: &Head, digest: &Digest) -> bool {
-        let (Some(search), Some(earlier)) = (&self.search, self.start.earlier) else {
+        let (Some(search), Some(earlier)) = (&mut self.search, self.start.earlier) else {
             return false;
         };
         let Earlier { segment, salt, .. } = earlier;
         let first = Place { salt, segment, offset: self.at, lsn: search.stale_lsn };
         // The earlier life's first LSN is known but for its low bits.
         let ahead_max = self.at / BATCH_RECORD_BYTES_MIN + (1 << 16);
-        let Some(lsn) = self.matching_lsn(head, digest, first, ahead_max) else { return false };
-        let Some(search) = &mut self.search else { return false };
+        let matching = self.work.matching_lsn(head, digest, first, ahead_max);
+        let Some(lsn) = matching else { return false };
         let end = self.at + head.frame_bytes;
         let from = if search.stale.1 == self.at { search.stale.0 } else { self.at };
         search.stale = (from, end);
@@ -560,25 +576,8 @@ impl SegmentScan {
     fn lsn_of(&mut self, head: &Head, digest: &Digest) -> Option<Lsn> {
         let ScanStart { salt, segment, .. } = self.start;
         let first = Place { salt, segment, offset: self.at, lsn: self.lsn };
-        self.matching_lsn(head, digest, first, self.records_lost_max())
-    }
-
-    /// The LSN with which the checksum of a frame holds, of those that its head allows: the one in
-    /// `first` or at most `ahead_max` further on.
-    fn matching_lsn(
-        &mut self,
-        head: &Head,
-        digest: &Digest,
-        first: Place,
-        ahead_max: u64,
-    ) -> Option<Lsn> {
-        let lsn = head.lsn_from(first.lsn);
-        let ahead_max = ahead_max.checked_sub(lsn.since(first.lsn))?;
-        let matching = digest.matching_lsn(Place { lsn, ..first }, ahead_max, head.checksum);
-        if matching.is_none() {
-            self.work.spend(self.start.checksum.vain_bytes(ahead_max));
-        }
-        matching
+        let ahead_max = self.records_lost_max();
+        self.work.matching_lsn(head, digest, first, ahead_max)
     }
 
     fn accept(&mut self, found: &Found) {

@@ -27,7 +27,8 @@ const PIECES_AHEAD: usize = 3;
 /// For shorter ones another thread does not pay; longer ones would take too much memory.
 const PIECE_BYTES: RangeInclusive<usize> = 64 << 10..=4 << 20;
 /// After so many bytes in a row that are not zeros the thread reads on: to begin it, and to touch
-/// the memory that it reads to, takes as long as to read several hundred KiB.
+/// the memory that it reads to, takes as long as several pieces, and by then the core asks for
+/// whole ones, as it reads them.
 const IN_A_ROW_BYTES: usize = 4 << 20;
 /// The core may want the head of a frame again that a piece's end had cut.
 const OVERLAP_BYTES: usize = HEAD_BYTES_MAX;

@@ -46,12 +46,11 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
         return Err(Error::NotFound { dir: config.dir });
     }
     let executor = Executor::new(dir, true, &config);
-    let signs = Signs::of(executor.dir());
-    let (view, info) = inspect(&executor, &config)?;
+    let (view, mut info) = inspect(&executor, &config)?;
     let last = view.end.lsn;
-    let seen = Mutex::new(Seen::new(&executor, view, signs));
+    // Only who looks again needs signs, and has them from then on.
+    let seen = Mutex::new(Seen { view, signs: None, behind: Vec::new() });
     let folder = Arc::new(Folder { config, executor, seen, look: Mutex::new(()) });
-    let mut info = info;
     if info.valid_records > 0 {
         let source = Source::Folder(folder.clone());
         info.last_valid_position = position_of(source, last, info.report.last_frame)?;
@@ -89,21 +88,17 @@ fn sync_newest(executor: &Executor, view: &View) -> Result<(), Error> {
     Ok(())
 }
 
-#[cfg(unix)]
 fn sync_shown(file: &File) -> io::Result<()> {
+    if cfg!(not(unix)) {
+        // A file that is open to read cannot be synced there: what a writer beside us has not
+        // synced yet is shown all the same.
+        return Ok(());
+    }
     match sys::sync_data(file) {
         // Nobody writes here, and nothing can be synced.
         Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
         synced => synced,
     }
-}
-
-/// A platform on which a file that is open to read cannot be synced: what a writer beside us has
-/// not synced yet is shown all the same.
-#[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
-fn sync_shown(_file: &File) -> io::Result<()> {
-    Ok(())
 }
 
 /// Looks whether the log has grown. Whoever follows one does that often: where all that happened is
@@ -120,7 +115,10 @@ pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
     }
     let config = WalConfig { scan: RecoveryScan::Tail, ..folder.config.clone() };
     let (view, _) = inspect(&folder.executor, &config)?;
-    let now = Seen::new(&folder.executor, view, signs);
+    let end = view.end.end;
+    let file = folder.executor.open_anew(end.segment, Access::Read).ok();
+    let behind = file.and_then(|file| read_behind(&file, end.offset)).unwrap_or_default();
+    let now = Seen { view, signs, behind };
     let mut seen = folder.seen();
     let was = std::mem::replace(&mut *seen, now).view;
     Ok(was.end != seen.view.end || was.segments != seen.view.segments)
@@ -133,15 +131,6 @@ pub(crate) struct Seen {
     signs: Option<Signs>,
     /// What stood behind the last frame.
     behind: Vec<u8>,
-}
-
-impl Seen {
-    fn new(executor: &Executor, view: View, signs: Option<Signs>) -> Self {
-        let end = view.end.end;
-        let file = executor.open_anew(end.segment, Access::Read).ok();
-        let behind = file.and_then(|file| read_behind(&file, end.offset)).unwrap_or_default();
-        Self { view, signs, behind }
-    }
 }
 
 /// As much as shows that a frame begins.
@@ -186,11 +175,8 @@ fn grow(folder: &Folder) -> Option<bool> {
     if last.end.is_some() || end.end.segment != last.segment {
         return None;
     }
-    let file = folder.executor.open_anew(last.segment, Access::Read).ok()?;
-    let crc = crc32c::crc32c_append;
-    let mut header = [0; HEADER_BYTES];
-    let read = sys::read_at(&file, &mut header, 0).ok()?;
-    if Identity::parse(&header[..read], crc).ok()?.salt != last.salt {
+    let (file, identity, _) = open_segment(folder.executor.dir(), last.segment).ok()?;
+    if identity.salt != last.salt {
         return None;
     }
     let behind = read_behind(&file, end.end.offset)?;
@@ -203,7 +189,7 @@ fn grow(folder: &Folder) -> Option<bool> {
         salt: last.salt,
         checksum: last.checksum,
         earlier: None,
-        crc,
+        crc: crc32c::crc32c_append,
         offset: end.end.offset,
         lsn: end.lsn.next(),
         limit: file.metadata().ok()?.len(),
@@ -271,12 +257,13 @@ impl Folder {
     /// The log's identity, from its newest segment; zeros where there is none yet.
     fn log_id(&self) -> LogId {
         let newest = self.seen().view.segments.last().map(|info| info.segment);
-        let header = newest.and_then(|segment| read_header(self.executor.dir(), segment).ok());
-        header.map(|(identity, _)| identity.log).unwrap_or_default()
+        let opened = newest.and_then(|segment| open_segment(self.executor.dir(), segment).ok());
+        opened.map(|(_, identity, _)| identity.log).unwrap_or_default()
     }
 }
 
-fn read_header(dir: &Dir, segment: SegmentId) -> Result<(Identity, LinkState), Error> {
+/// Opens a segment's file and reads its header.
+fn open_segment(dir: &Dir, segment: SegmentId) -> Result<(File, Identity, LinkState), Error> {
     let name = FileId::Segment(segment).name();
     let failed = |error| Error::Io { what: format!("read {name}"), error };
     let file = dir.open(name, Access::Read).map_err(failed)?;
@@ -287,7 +274,7 @@ fn read_header(dir: &Dir, segment: SegmentId) -> Result<(Identity, LinkState), E
         let what = format!("{name} {error}: run `seawall verify`");
         Error::Io { what, error: io::ErrorKind::InvalidData.into() }
     })?;
-    Ok((identity, Link::parse(&bytes[..read], crc)))
+    Ok((file, identity, Link::parse(&bytes[..read], crc)))
 }
 
 /// A frame of a segment.
@@ -367,13 +354,12 @@ impl Frames {
     }
 
     fn open(&mut self, segment: SegmentId, length: u64) -> Result<Segment, Error> {
-        let (identity, link) = read_header(&self.dir, segment)?;
+        let (file, identity, link) = open_segment(&self.dir, segment)?;
         if let LinkState::Written(link) = link {
             self.next_lsn = link.first_lsn;
         }
         let name = FileId::Segment(segment).name();
         let failed = |error| Error::Io { what: format!("read {name}"), error };
-        let file = self.dir.open(name, Access::Read).map_err(failed)?;
         let mut bytes = vec![0; usize::try_from(length).unwrap_or(0)];
         let read = sys::read_at(&file, &mut bytes, 0).map_err(failed)?;
         bytes.truncate(read);

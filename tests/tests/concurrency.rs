@@ -449,6 +449,11 @@ mod beside {
         WalConfig { fsync_policy: FsyncPolicy::Always, ..WalConfig::in_dir(dir) }
     }
 
+    fn watched(dir: &Path) -> (WalConfig, Arc<Watch>) {
+        let watch = Arc::new(Watch::default());
+        (WalConfig { interpose: Some(watch.clone()), ..config(dir) }, watch)
+    }
+
     fn left(reader: &mut Reader) -> Vec<(u64, Vec<u8>)> {
         let mut left = Vec::new();
         while let Some((entry, _)) = reader.next_record().unwrap() {
@@ -542,8 +547,7 @@ mod beside {
         let wal = Wal::open(config(dir.path())).unwrap().0;
         let append = |number| wal.append(&Record::put(b"", &record_bytes(number, 5_000))).unwrap();
         append(1);
-        let watch = Arc::new(Watch::default());
-        let reading = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let (reading, watch) = watched(dir.path());
         let (log, _) = Wal::open_read_only(reading).unwrap();
         for number in 2..=60 {
             append(number);
@@ -558,8 +562,7 @@ mod beside {
     #[test]
     fn who_looks_again_sees_nothing_that_was_truncated() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = Arc::new(Watch::default());
-        let writing = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let (writing, watch) = watched(dir.path());
         let wal = Wal::open(writing).unwrap().0;
         for number in 1..=9 {
             wal.append(&Record::put(b"", &record_bytes(number, 50))).unwrap();
@@ -582,8 +585,7 @@ mod beside {
     #[test]
     fn who_looks_again_sees_what_was_undone() {
         let dir = tempfile::tempdir().unwrap();
-        let watch = Arc::new(Watch::default());
-        let writing = WalConfig { interpose: Some(watch.clone()), ..config(dir.path()) };
+        let (writing, watch) = watched(dir.path());
         let wal = Wal::open(writing).unwrap().0;
         let append = |number| wal.append(&Record::put(b"", &record_bytes(number, 500)));
         append(1).unwrap();

@@ -5,7 +5,7 @@ use seawall::{
     Compression, Error, Fault, FsyncPolicy, Operation, Record, RecoveryError, RecoveryPolicy,
     RecoveryScan, WalConfig,
 };
-use seawall_core::id::{Lsn, SegmentId, Time};
+use seawall_core::id::{Lsn, Position, SegmentId, Time};
 use seawall_core::wire::checksum::{ChecksumKind, Place};
 use seawall_core::wire::frame::{Frame, FrameKind, Head, Parsed};
 use seawall_core::wire::header::{HEADER_BYTES, Identity};
@@ -168,31 +168,33 @@ fn fault_d14_a_torn_tail_is_cut_on_a_full_disk() {
     assert_eq!(assert_prefix(&wal), 99);
 }
 
+/// A log of one record, and behind it in the file what `put` makes for that place, which is
+/// returned.
+fn put_behind_one(config: &WalConfig, put: impl FnOnce(Place, &mut Vec<u8>)) -> Position {
+    let (wal, _) = Wal::open(config.clone()).unwrap();
+    wal.append(&Record::put(b"k", b"before")).unwrap();
+    wal.sync().unwrap();
+    let end = wal.current_position();
+    drop(wal);
+    let path = segment(&config.dir, 1);
+    let mut content = std::fs::read(&path).unwrap();
+    content.truncate(usize::try_from(end.offset).unwrap());
+    let identity = Identity::parse(&content[..HEADER_BYTES], crc32c::crc32c_append).unwrap();
+    let Identity { salt, segment, .. } = identity;
+    put(Place { salt, segment, offset: end.offset, lsn: Lsn::new(2) }, &mut content);
+    std::fs::write(&path, &content).unwrap();
+    end
+}
+
 #[test]
 fn fault_d16_a_record_that_cannot_be_decoded_cuts_nothing_after_it() {
     let temp = tempfile::tempdir().unwrap();
     let config = || WalConfig { preallocate: false, ..WalConfig::in_dir(temp.path()) };
-    let (wal, _) = Wal::open(config()).unwrap();
-    wal.append(&Record::put(b"k", b"before")).unwrap();
-    wal.sync().unwrap();
-    let end = wal.current_position();
-    let path = segment(temp.path(), 1);
-    let mut bytes = std::fs::read(&path).unwrap();
-    drop(wal);
-    let crc = crc32c::crc32c_append;
-    let identity = Identity::parse(&bytes[..HEADER_BYTES], crc).unwrap();
-    let place = Place {
-        salt: identity.salt,
-        segment: identity.segment,
-        offset: end.offset,
-        lsn: Lsn::new(2),
-    };
-    let now = Time::default();
-    let checksum = ChecksumKind::Crc32c;
-    let frame = Frame { checksum, crc, place, durable: Lsn::new(1), now };
-    bytes.truncate(usize::try_from(end.offset).unwrap());
-    frame.put_body(&mut bytes, FrameKind::Unknown(6), b"of a later version");
-    std::fs::write(&path, &bytes).unwrap();
+    put_behind_one(&config(), |place, content| {
+        let (checksum, crc) = (ChecksumKind::Crc32c, crc32c::crc32c_append);
+        let frame = Frame { checksum, crc, place, durable: Lsn::new(1), now: Time::default() };
+        frame.put_body(content, FrameKind::Unknown(6), b"of a later version");
+    });
     let (wal, info) = Wal::open(config()).unwrap();
     assert_eq!((info.corruption_detected, info.bytes_truncated), (false, 0));
     wal.append(&Record::put(b"k", b"after")).unwrap();
@@ -207,26 +209,16 @@ fn fault_d16_a_record_that_cannot_be_decoded_cuts_nothing_after_it() {
 fn a_last_record_that_cannot_be_read_has_its_place() {
     let temp = tempfile::tempdir().unwrap();
     let config = || WalConfig { preallocate: false, ..WalConfig::in_dir(temp.path()) };
-    let (wal, _) = Wal::open(config()).unwrap();
-    wal.append(&Record::put(b"k", b"before")).unwrap();
-    wal.sync().unwrap();
-    let end = wal.current_position();
-    drop(wal);
-    let path = segment(temp.path(), 1);
-    let mut content = std::fs::read(&path).unwrap();
-    content.truncate(usize::try_from(end.offset).unwrap());
-    let (crc, checksum) = (crc32c::crc32c_append, ChecksumKind::Crc32c);
-    let identity = Identity::parse(&content[..HEADER_BYTES], crc).unwrap();
-    let (salt, segment, lsn) = (identity.salt, identity.segment, Lsn::new(2));
-    let place = Place { salt, segment, offset: end.offset, lsn };
-    // A record whose value is not what its codec, LZ4, makes of 100 bytes.
-    let mut frame = vec![1 | 1 << 5, 0, 0, 0, 0, 2, 0, 0, 1, 4, 100];
-    frame.extend_from_slice(b"kxxxx");
-    let Parsed::Head(head) = Head::parse(&frame, checksum) else { panic!("a head") };
-    let sum = head.digest(&frame, checksum, crc).at(place).to_le_bytes();
-    frame[1..5].copy_from_slice(&sum[..4]);
-    content.extend_from_slice(&frame);
-    std::fs::write(&path, &content).unwrap();
+    let end = put_behind_one(&config(), |place, content| {
+        // A record whose value is not what its codec, LZ4, makes of 100 bytes.
+        let mut frame = vec![1 | 1 << 5, 0, 0, 0, 0, 2, 0, 0, 1, 4, 100];
+        frame.extend_from_slice(b"kxxxx");
+        let (checksum, crc) = (ChecksumKind::Crc32c, crc32c::crc32c_append);
+        let Parsed::Head(head) = Head::parse(&frame, checksum) else { panic!("a head") };
+        let sum = head.digest(&frame, checksum, crc).at(place).to_le_bytes();
+        frame[1..5].copy_from_slice(&sum[..4]);
+        content.extend_from_slice(&frame);
+    });
     let (wal, info) = Wal::open(config()).unwrap();
     assert_eq!((info.valid_records, info.last_valid_position), (2, Some(end)));
     let mut reader = wal.read_from(end).unwrap();

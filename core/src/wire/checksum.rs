@@ -154,15 +154,13 @@ impl Digest {
             }
         }
     }
-}
 
-impl ChecksumKind {
-    /// What it costs not to find a [matching LSN](Digest::matching_lsn), in bytes summed: a sum of
+    /// What it costs not to find a [matching LSN](Self::matching_lsn), in bytes summed: a sum of
     /// XXH3 begins with some hundred bytes of its own, and each number is tried.
-    pub(crate) const fn vain_bytes(self, ahead_max: u64) -> u64 {
+    pub(crate) const fn vain_bytes(&self, ahead_max: u64) -> u64 {
         match self {
-            Self::Crc32c => 0,
-            Self::Xxh3 => ((ahead_max >> 16) + 1).saturating_mul(512),
+            Self::Crc32c(..) => 0,
+            Self::Xxh3(_) => ((ahead_max >> 16) + 1).saturating_mul(512),
         }
     }
 }
@@ -332,7 +330,8 @@ mod tests {
         let place = Place { salt: 1, segment: SegmentId::FIRST, offset: 2, lsn: Lsn::FIRST };
         let sum = digest.at(place);
         assert_eq!(digest.matching_lsn(place, u64::MAX, sum | 1 << 32), None);
-        let vain_bytes = [0, 65_535, 65_536].map(|ahead| ChecksumKind::Xxh3.vain_bytes(ahead));
+        let digest = Digest::new(ChecksumKind::Xxh3, crc32c, 1);
+        let vain_bytes = [0, 65_535, 65_536].map(|ahead| digest.vain_bytes(ahead));
         assert_eq!(vain_bytes, [512, 512, 1_024]);
     }
 

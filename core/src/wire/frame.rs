@@ -350,14 +350,12 @@ impl Head {
         kind: FrameKind,
         checksum: ChecksumKind,
     ) -> Option<Self> {
-        let sum_bytes = checksum.bytes();
-        let low_at = CHECKSUM_AT + sum_bytes;
-        let low = bytes.get(low_at..low_at + 2)?;
+        let lsn_low = lsn_low(bytes, checksum)?;
         let sum = match checksum {
             ChecksumKind::Crc32c => u64::from(u32_at(bytes, CHECKSUM_AT)),
             ChecksumKind::Xxh3 => u64_at(bytes, CHECKSUM_AT),
         };
-        let lag_at = low_at + 2;
+        let lag_at = CHECKSUM_AT + checksum.bytes() + 2;
         let (lag, lag_bytes) = varint::take(&bytes[lag_at..])?;
         if lag > LAG_NONE {
             return None;
@@ -376,7 +374,7 @@ impl Head {
             kind,
             is_ignorable: flags & IGNORABLE != 0,
             checksum: sum,
-            lsn_low: u16::from_le_bytes([low[0], low[1]]),
+            lsn_low,
             count,
             frame_bytes: content_bytes.checked_add(head_bytes as u64)?,
             head_bytes,
