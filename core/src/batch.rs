@@ -90,6 +90,15 @@ impl<B: Buffer> Batches<B> {
         !self.free.is_empty()
     }
 
+    pub(crate) fn has_two_free(&self) -> bool {
+        self.free.len() >= 2
+    }
+
+    /// Whether nothing is being filled or waits to set out.
+    pub(crate) fn are_idle(&self) -> bool {
+        self.filling.is_none() && self.queued.is_empty()
+    }
+
     /// Ends the batch being filled, so that the next frame begins another.
     pub(crate) fn seal_filling(&mut self) {
         if let Some(batch) = self.filling.take() {

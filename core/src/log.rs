@@ -19,9 +19,11 @@
 //! - After the first failed write or sync there are no more commands.
 //!
 //! What stands here is what changes state. [`commit`] decides on writes and syncs, [`rotate`] on
-//! segments, [`retain`] on deletion, truncation and close.
+//! segments, [`retain`] on deletion, truncation and close. [`fast`] is the short way for single
+//! records.
 
 mod commit;
+mod fast;
 mod retain;
 mod rotate;
 

@@ -32,7 +32,7 @@ use crate::sync::{
 };
 use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
 use crate::{RecoveryInfo, SegmentStat, Stats};
-use seawall_core::command::{Command, Done, Lane, Operation};
+use seawall_core::command::{Command, Done, Lane, Operation, Write};
 use seawall_core::config::Level;
 use seawall_core::cursor::Start;
 use seawall_core::error::AppendError;
@@ -381,8 +381,15 @@ impl Engine {
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Appended, Error> {
+        let mut state = self.lock();
+        if let ([entry], Level::Os) = (entries, level)
+            && let Some((appended, write)) = state.begin_fast(entry)
+        {
+            drop(state);
+            self.end_fast(write, Goal { level, lsn: appended.last })?;
+            return Ok(appended);
+        }
         loop {
-            let mut state = self.lock();
             match self.admit(&mut state, entries, level)? {
                 Admission::Taken(appended) => {
                     let goal = Goal { level, lsn: appended.last };
@@ -395,9 +402,26 @@ impl Engine {
                 }
                 Admission::Later(slot) => {
                     self.block_on(state, slot, None, None).unwrap_or(Ok(()))?;
+                    state = self.lock();
                 }
             }
         }
+    }
+
+    /// Runs a write of the core's fast path. Nearly always nothing is to be seen to then.
+    fn end_fast(&self, write: Write<Memory>, goal: Goal) -> Result<(), Error> {
+        let done = self.executor.execute_write(write);
+        let mut state = self.lock();
+        state.counters.writes += 1;
+        let aftermath = match state.log.complete_fast(done) {
+            Ok(()) if state.is_calm() => {
+                self.written.store(goal.lsn.get(), Ordering::Release);
+                return Ok(());
+            }
+            Ok(()) => self.after_completion(&mut state, Duration::ZERO, Aftermath::default()),
+            Err(done) => self.complete(&mut state, done, Duration::ZERO),
+        };
+        self.end_lead(state, aftermath, goal)
     }
 
     fn admit(
@@ -533,7 +557,16 @@ impl Engine {
     fn lead(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
         let Some(command) = state.set_out() else { return self.wait_for(state, goal) };
         drop(state);
-        let (mut state, aftermath) = self.execute(command);
+        let (state, aftermath) = self.execute(command);
+        self.end_lead(state, aftermath, goal)
+    }
+
+    fn end_lead(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        aftermath: Aftermath,
+        goal: Goal,
+    ) -> Result<(), Error> {
         if self.has_reached(goal) {
             self.go(state, aftermath);
             return Ok(());
@@ -673,14 +706,25 @@ impl Engine {
             self.rollbacks.fetch_add(1, Ordering::AcqRel);
             state.roll_back(rolled_back, &mut aftermath.wakes);
         }
-        for slot in state.busy.drain(..) {
-            state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
-        }
-        self.see_to_change(state, took, &mut aftermath);
+        aftermath = self.after_completion(state, took, aftermath);
         if !took.is_zero() {
             let waiting = state.durable.len();
             state.gather.served(waited.saturating_sub(waiting), waiting, took);
         }
+        aftermath
+    }
+
+    /// What follows from a completion, besides who is told already.
+    fn after_completion(
+        &self,
+        state: &mut State,
+        took: Duration,
+        mut aftermath: Aftermath,
+    ) -> Aftermath {
+        for slot in state.busy.drain(..) {
+            state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
+        }
+        self.see_to_change(state, took, &mut aftermath);
         aftermath
     }
 
@@ -1017,6 +1061,22 @@ impl State {
         self.counters.appends += 1;
         self.counters.records += appended.last.since(appended.first) + 1;
         self.counters.bytes += entries.iter().map(Entry::stored_bytes).sum::<u64>();
+    }
+
+    /// Takes a record on the core's fast path and gives its write, which sets out.
+    fn begin_fast(&mut self, entry: &Entry<'_>) -> Option<(Appended, Write<Memory>)> {
+        let (appended, write) = self.log.append_fast(entry)?;
+        self.count(&appended, std::slice::from_ref(entry));
+        self.turns.pass(true, false);
+        Some((appended, write))
+    }
+
+    /// Whether there is nothing to do and nobody to tell.
+    fn is_calm(&self) -> bool {
+        !self.log.is_anything_due()
+            && self.written.is_empty()
+            && self.busy.is_empty()
+            && self.segments_version == self.log.segments_version()
     }
 
     /// A slot to wait in for anything to go on, where an append cannot be taken just now.

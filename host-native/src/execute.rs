@@ -3,7 +3,7 @@
 use crate::config::WalConfig;
 use crate::dir::{Access, Dir, hold, take};
 use crate::sys;
-use seawall_core::command::{Command, Done, Operation};
+use seawall_core::command::{Command, Done, Operation, Write};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::SegmentId;
 use seawall_core::wire::is_zero;
@@ -168,10 +168,7 @@ impl Executor {
     pub(crate) fn execute(&self, command: Command<Vec<u8>>) -> Done<Vec<u8>> {
         let fault = self.fault(&command);
         match (command, fault) {
-            (Command::Write(c), fault) => {
-                let result = self.write(c.name, c.data.as_ref(), c.offset, c.sync, fault);
-                c.done(result)
-            }
+            (Command::Write(c), fault) => self.run_write(c, fault),
             (Command::Sync(c), fault) => {
                 let result = fails(fault).and_then(|()| sys::sync_data(&self.file(c.name)?.file));
                 c.done(result.map_err(sync_error))
@@ -210,6 +207,19 @@ impl Executor {
                 c.done(result.map_err(io_error))
             }
         }
+    }
+
+    /// Runs a write, as [`Executor::execute`] does.
+    pub(crate) fn execute_write(&self, write: Write<Vec<u8>>) -> Done<Vec<u8>> {
+        if self.interpose.is_some() || self.is_read_only {
+            return self.execute(Command::Write(write));
+        }
+        self.run_write(write, None)
+    }
+
+    fn run_write(&self, c: Write<Vec<u8>>, fault: Option<Fault>) -> Done<Vec<u8>> {
+        let result = self.write(c.name, c.data.as_ref(), c.offset, c.sync, fault);
+        c.done(result)
     }
 
     fn fault(&self, command: &Command<Vec<u8>>) -> Option<Fault> {

@@ -96,6 +96,39 @@ fn all_writers_are_served_at_every_level() {
 }
 
 #[test]
+fn whoever_writes_alone_leaves_nobody_waiting() {
+    check(|dir| {
+        let wal = open(config(dir));
+        // A request returns once there is nothing else to do: from here on writes are alone.
+        wal.truncate_after(Lsn::ZERO).unwrap();
+        let first = wal.append_with(&record(b"first"), Level::Os).unwrap();
+        let works: [fn(&Wal); 3] = [
+            |wal| {
+                for _ in 0..3 {
+                    let appended = wal.append_with(&record(b"alone"), Level::Os).unwrap();
+                    assert!(wal.stats().written_lsn >= appended.last);
+                }
+            },
+            |wal| wal.flush().unwrap(),
+            |wal| {
+                let appended = wal.append_with(&record(b"later"), Level::Buffered).unwrap();
+                wal.flush().unwrap();
+                assert!(wal.stats().written_lsn >= appended.last);
+            },
+        ];
+        at_once(&wal, works, |wal, work| work(wal));
+        assert_eq!(wal.stats().written_lsn, first.last.plus(4));
+        let works: [fn(&Wal); 2] = [
+            |wal| assert!(wal.append_with(&record(b"alone"), Level::Os).is_ok()),
+            |wal| wal.wait_durable(Lsn::new(1)).unwrap(),
+        ];
+        at_once(&wal, works, |wal, work| work(wal));
+        wal.close().unwrap();
+        assert_eq!(wal.stats().durable_lsn, first.last.plus(5));
+    });
+}
+
+#[test]
 fn writers_go_on_while_segments_are_made() {
     check(|dir| {
         let wal = open(config(dir));

@@ -34,6 +34,23 @@ pub(super) struct Flight {
     has_landed: bool,
 }
 
+impl Flight {
+    /// A batch that is not synced, with no zeros behind it.
+    pub(super) const fn plain(id: CommandId, from: Position, before: Lsn, to: Mark) -> Self {
+        let Position { segment, offset } = from;
+        Self { id, segment, offset, before, to, durable: None, is_padded: false, has_landed: false }
+    }
+
+    /// Whether it is this batch of this segment, and not synced.
+    pub(super) fn is_plain(&self, id: CommandId, segment: SegmentId) -> bool {
+        self.id == id && self.segment == segment && self.durable.is_none()
+    }
+
+    pub(super) const fn to(&self) -> Mark {
+        self.to
+    }
+}
+
 /// Zeros behind a batch make room for so many more batches of the same size,
 const PADDED_WRITES: u64 = 16;
 /// but are not many more than this: who waits for this one waits for them, too.

@@ -106,6 +106,11 @@ impl Recyclable {
         self.unwanted.drain(..)
     }
 
+    /// Whether a file is to be removed.
+    pub(super) fn is_discard_due(&self) -> bool {
+        !self.unwanted.is_empty()
+    }
+
     /// Whether no command for them is on its way.
     pub(super) const fn is_settled(&self) -> bool {
         !self.is_removing
@@ -139,6 +144,11 @@ pub(super) enum MakeStep {
 }
 
 impl Spare {
+    /// Whether it is there, or the command that makes it is on its way.
+    pub(super) const fn is_seen_to(&self) -> bool {
+        matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. })
+    }
+
     /// Whether no command for it is due or on its way.
     pub(super) const fn is_settled(&self) -> bool {
         !matches!(self, Self::Making { .. })
@@ -309,16 +319,12 @@ impl<B: Buffer> Log<B> {
         if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
+        if !self.is_reservation_due(self.open.last()?) {
+            return None;
+        }
         let limit = self.config.segment_bytes_max;
         let open = self.open.last_mut()?;
         let step = reserve_step(&self.config, open.reserved);
-        let is_due = open.reserving.is_none()
-            && open.sealed.is_none()
-            && open.reserved < limit
-            && open.end.saturating_add(step / 4) >= open.reserved;
-        if !is_due {
-            return None;
-        }
         let from = open.reserved;
         let to = open.end.max(from).saturating_add(step).min(limit);
         open.reserving = Some(to);
@@ -326,6 +332,15 @@ impl<B: Buffer> Log<B> {
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
         Some(Command::Allocate(Allocate { id, name: file.name(), from, to }))
+    }
+
+    /// Whether more of a segment's space is to be reserved now.
+    pub(super) fn is_reservation_due(&self, open: &Open) -> bool {
+        let step = reserve_step(&self.config, open.reserved);
+        open.reserving.is_none()
+            && open.sealed.is_none()
+            && open.reserved < self.config.segment_bytes_max
+            && open.end.saturating_add(step / 4) >= open.reserved
     }
 
     pub(super) fn allocate_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {

@@ -115,8 +115,11 @@ pub struct Frame {
 impl Frame {
     /// Appends a frame of one record to `out`.
     pub fn put_record(&self, out: &mut impl Buffer, entry: &Entry<'_>) {
-        let start = self.begin(out, entry_flags(entry) | FrameKind::Record.bits());
-        put_entry_rest(out, entry, self.now);
+        let start = out.as_ref().len();
+        let mut head = self.head(entry_flags(entry) | FrameKind::Record.bits());
+        head.put_entry(entry, self.now);
+        head.put_out(out);
+        put_content(out, entry);
         self.finish(out, start);
     }
 
@@ -132,13 +135,16 @@ impl Frame {
             count += 1;
             body_bytes += entry_bytes(&entry, self.now);
         }
-        let start = self.begin(out, FrameKind::Batch.bits());
-        varint::put(out, count);
-        varint::put(out, body_bytes);
-        let head_bytes = out.as_ref().len() - start;
+        let start = out.as_ref().len();
+        let mut head = self.head(FrameKind::Batch.bits());
+        head.put_varint(count);
+        head.put_varint(body_bytes);
+        let head_bytes = head.put_out(out);
         for entry in entries {
-            out.extend(&[entry_flags(&entry) | FrameKind::Record.bits()]);
-            put_entry_rest(out, &entry, self.now);
+            let mut head = Fields::new(entry_flags(&entry) | FrameKind::Record.bits());
+            head.put_entry(&entry, self.now);
+            head.put_out(out);
+            put_content(out, &entry);
         }
         self.finish(out, start);
         head_bytes as u64
@@ -146,21 +152,25 @@ impl Frame {
 
     /// Appends a frame without records, a seal or a mark, to `out`.
     pub fn put_body(&self, out: &mut impl Buffer, kind: FrameKind, body: &[u8]) {
-        let start = self.begin(out, kind.bits());
-        varint::put(out, 0);
-        varint::put(out, body.len() as u64);
+        let start = out.as_ref().len();
+        let mut head = self.head(kind.bits());
+        head.put_varint(0);
+        head.put_varint(body.len() as u64);
+        head.put_out(out);
         out.extend(body);
         self.finish(out, start);
     }
 
-    fn begin(&self, out: &mut impl Buffer, flags: u8) -> usize {
-        let start = out.as_ref().len();
-        let lsn = self.place.lsn.get().to_le_bytes();
-        out.extend(&[flags]);
-        out.extend(&[0; 8][..self.checksum.bytes()]);
-        out.extend(&lsn[..2]);
-        varint::put(out, self.place.lsn.previous().since(self.durable).min(LAG_NONE));
-        start
+    /// What all frames begin with; the checksum is filled in at the end.
+    fn head(&self, flags: u8) -> Fields {
+        let mut head = Fields::new(flags);
+        let [low, high, ..] = self.place.lsn.get().to_le_bytes();
+        match self.checksum {
+            ChecksumKind::Crc32c => head.put([0, 0, 0, 0, low, high]),
+            ChecksumKind::Xxh3 => head.put([0, 0, 0, 0, 0, 0, 0, 0, low, high]),
+        }
+        head.put_varint(self.place.lsn.previous().since(self.durable).min(LAG_NONE));
+        head
     }
 
     fn finish(&self, out: &mut impl Buffer, start: usize) {
@@ -210,18 +220,53 @@ fn entry_bytes(entry: &Entry<'_>, now: Time) -> u64 {
     head as u64 + key_bytes + stored_bytes
 }
 
-/// Appends all of an entry but its flags.
-fn put_entry_rest(out: &mut impl Buffer, entry: &Entry<'_>, now: Time) {
-    varint::put(out, entry.key.len() as u64);
-    varint::put(out, entry.stored.len() as u64);
-    if let Some(ttl) = entry.ttl {
-        varint::put(out, now.as_millis());
-        varint::put(out, ttl_millis(ttl));
+/// The fields before a frame's content, or before a record's in a batch. They are short: put
+/// together here they go out in one piece.
+struct Fields {
+    bytes: [u8; HEAD_BYTES_MAX],
+    length: usize,
+}
+
+impl Fields {
+    fn new(flags: u8) -> Self {
+        let mut bytes = [0; HEAD_BYTES_MAX];
+        bytes[0] = flags;
+        Self { bytes, length: 1 }
     }
-    if entry.codec != Compression::None {
-        varint::put(out, entry.raw_bytes);
+
+    fn put<const COUNT: usize>(&mut self, bytes: [u8; COUNT]) {
+        self.bytes[self.length..][..COUNT].copy_from_slice(&bytes);
+        self.length += COUNT;
     }
-    out.extend(entry.key);
+
+    fn put_varint(&mut self, value: u64) {
+        self.length += varint::write(&mut self.bytes[self.length..], value);
+    }
+
+    /// What stands before an entry's key, but its flags.
+    fn put_entry(&mut self, entry: &Entry<'_>, now: Time) {
+        self.put_varint(entry.key.len() as u64);
+        self.put_varint(entry.stored.len() as u64);
+        if let Some(ttl) = entry.ttl {
+            self.put_varint(now.as_millis());
+            self.put_varint(ttl_millis(ttl));
+        }
+        if entry.codec != Compression::None {
+            self.put_varint(entry.raw_bytes);
+        }
+    }
+
+    /// Appends them to `out`, and says how long they are.
+    fn put_out(&self, out: &mut impl Buffer) -> usize {
+        out.extend(&self.bytes[..self.length]);
+        self.length
+    }
+}
+
+fn put_content(out: &mut impl Buffer, entry: &Entry<'_>) {
+    if !entry.key.is_empty() {
+        out.extend(entry.key);
+    }
     out.extend(entry.stored);
 }
 

@@ -15,22 +15,22 @@ pub const fn len(value: u64) -> usize {
 
 /// Appends `value` to `out`.
 pub fn put(out: &mut impl Buffer, value: u64) {
-    // Nearly all lengths are so short, and take a store then and no call.
-    match value {
-        ..0x80 => return out.extend(&[low_bits(value)]),
-        0x80..0x4000 => return out.extend(&[low_bits(value) | 0x80, low_bits(value >> 7)]),
-        _ => {}
-    }
     let mut bytes = [0; VARINT_BYTES_MAX];
+    let count = write(&mut bytes, value);
+    out.extend(&bytes[..count]);
+}
+
+/// Writes `value` to the front of `out`, which has room for it, and says how many bytes it takes.
+pub(crate) fn write(out: &mut [u8], value: u64) -> usize {
     let mut rest = value;
     let mut count = 0;
     while rest >= 0x80 {
-        bytes[count] = low_bits(rest) | 0x80;
+        out[count] = low_bits(rest) | 0x80;
         rest >>= 7;
         count += 1;
     }
-    bytes[count] = low_bits(rest);
-    out.extend(&bytes[..=count]);
+    out[count] = low_bits(rest);
+    count + 1
 }
 
 /// Reads a value from the front of `bytes`, and says how many bytes it took.

@@ -1,4 +1,8 @@
 //! Reads and writes at an offset, whole.
+//!
+//! On Unix they are bare system calls. The C library's are points at which a thread can be
+//! cancelled, which takes two more atomic operations as soon as a process has two threads: 40 of
+//! 850 ns (docs/PERFORMANCE.md).
 
 use std::fs::File;
 use std::io;
@@ -60,12 +64,12 @@ fn write_whole(
 
 #[cfg(unix)]
 fn read_some(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+    Ok(rustix::io::pread(file, buffer, offset)?)
 }
 
 #[cfg(unix)]
 fn write_some(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
-    std::os::unix::fs::FileExt::write_at(file, bytes, offset)
+    Ok(rustix::io::pwrite(file, bytes, offset)?)
 }
 
 #[cfg(windows)]

@@ -48,6 +48,7 @@ pub(super) const LAYERS: &[Layer] = &[
     Layer { flags: Some(schedules::FLAGS), ..integration!("schedules", true) },
     integration!("golden", true),
     integration!("edges", true),
+    integration!("fast_path", true),
     integration!("fault_d22", true),
     integration!("faults_recovery", true),
     integration!("faults_reading", true),

@@ -1,0 +1,108 @@
+//! The fast path: one record and its plain write, where nothing else is to be written.
+//!
+//! It is a log's most frequent moment: nothing is due before the record or behind it, so that most
+//! of what [`Log::append`], [`Log::poll_lane`] and [`Log::complete`] look at need not be looked at
+//! again. Wherever that is not so the fast path stands aside. It leaves the log just as they do.
+
+use super::commit::Flight;
+use super::retain::Request;
+use super::rotate::NOT_RESERVED;
+use super::{Appended, Job, Log, Mark, Open};
+use crate::batch::Buffer;
+use crate::command::{Data, Done, Operation, Outcome, Write};
+use crate::id::{Position, Watermark};
+use crate::record::Entry;
+use crate::wire::frame;
+use crate::wire::name::FileId;
+
+impl<B: Buffer> Log<B> {
+    /// Takes one record into the log and gives the write for it, as [`Log::append`] for
+    /// [`Level::Os`](crate::config::Level::Os) and the next [`Log::poll_lane`] would. The log need
+    /// not be told the time before.
+    ///
+    /// `None`: there is more to it, and nothing has changed.
+    pub fn append_fast(&mut self, entry: &Entry<'_>) -> Option<(Appended, Write<B>)> {
+        let frame_bytes = frame::record_frame_bytes_max(entry);
+        let content_bytes = entry.stored_bytes().max(entry.key.len() as u64 + entry.raw_bytes);
+        // It is not the first that is not durable, with which a deadline would come; and another
+        // buffer stays, without which no deadline could end the active segment.
+        let changes_no_deadline = self.unsynced_since.is_some() && self.batches.has_two_free();
+        let is_simple = entry.ttl.is_none() && content_bytes <= self.config.record_bytes_max;
+        if !changes_no_deadline || !is_simple || self.is_anything_due() {
+            return None;
+        }
+        let frame = self.frame();
+        let active = self.open.last_mut().filter(|active| {
+            let end_max = active.end + frame_bytes;
+            let is_within =
+                end_max + active.index.seal_bytes_max() <= self.config.segment_bytes_max;
+            is_within && (active.reserved == NOT_RESERVED || end_max <= active.padded)
+        })?;
+        let mut buffer = self.batches.take_free()?;
+        frame.put_record(&mut buffer, entry);
+        let (segment, offset, lsn) = (active.identity.segment, active.end, frame.place.lsn);
+        active.end += buffer.as_ref().len() as u64;
+        active.frames_end = active.end;
+        active.index.note(lsn, offset);
+        let to = Mark { offset: active.end, lsn };
+        let before = self.appended.lsn;
+        self.appended = Watermark { lsn, end: Position::new(segment, active.end) };
+        self.want_written = self.want_written.max(lsn);
+        self.is_marked = false;
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::Batch, Operation::Write, Some(file));
+        self.flights.push(Flight::plain(id, Position::new(segment, offset), before, to));
+        let (name, data) = (file.name(), Data::Buffer(buffer));
+        let appended = Appended { first: lsn, last: lsn, position: Position::new(segment, offset) };
+        Some((appended, Write { id, name, offset, data, sync: false }))
+    }
+
+    /// Takes a plain write back as [`Log::complete`] does, where it succeeded and no other is under
+    /// way. Any other comes back.
+    ///
+    /// # Errors
+    /// The completion, which is for [`Log::complete`] then.
+    pub fn complete_fast(&mut self, done: Done<B>) -> Result<(), Done<B>> {
+        let is_alone = match (&*self.flights, &*self.open) {
+            ([flight], [open]) => flight.is_plain(done.id, open.identity.segment),
+            _ => false,
+        };
+        let job = self.jobs.iter().position(|under_way| under_way.id == done.id);
+        match (done.outcome, job) {
+            (Outcome::Written(Data::Buffer(buffer), Ok(())), Some(job))
+                if is_alone && self.rollback.is_none() && self.poison.is_none() =>
+            {
+                self.jobs.swap_remove(job);
+                self.batches.give_back(buffer);
+                if let (Some(flight), Some(open)) = (self.flights.pop(), self.open.last_mut()) {
+                    open.written = flight.to();
+                }
+                self.raise_watermarks();
+                Ok(())
+            }
+            (outcome, _) => Err(Done { id: done.id, outcome }),
+        }
+    }
+
+    /// Whether there may be a command to run now, or something to be told.
+    pub fn is_anything_due(&self) -> bool {
+        let is_settled = |open: &Open| {
+            let is_sync_due = self.want_durable > self.durable.lsn && !open.is_syncing;
+            open.is_link_sent
+                && open.sealed.is_none()
+                && !is_sync_due
+                && !self.is_reservation_due(open)
+        };
+        let is_writing = !self.batches.are_idle() || !self.flights.is_empty();
+        let has_request = !matches!(self.request, Request::Idle) || self.request_result.is_some();
+        let is_over = self.rollback.is_some() || self.poison.is_some() || self.is_closed;
+        is_writing
+            || has_request
+            || is_over
+            || !matches!(self.open.as_slice(), [open] if is_settled(open))
+            || !self.spare.is_seen_to()
+            || self.manifest_due
+            || self.recyclable.is_discard_due()
+            || !self.events.is_empty()
+    }
+}
