@@ -28,7 +28,7 @@ use crate::gather::Gather;
 use crate::meter::Event;
 use crate::reader::Source;
 use crate::sync::{
-    AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
+    self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
 };
 use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
 use crate::{RecoveryInfo, SegmentStat, Stats};
@@ -48,6 +48,10 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 type Memory = Vec<u8>;
+
+/// So often who waits for a plain write looks whether it is done before he sleeps: one to three
+/// microseconds, as processors go.
+const SPINS: u32 = if cfg!(shuttle) { 3 } else { 100 };
 
 /// An open log and its threads, which end when this is dropped.
 pub(crate) struct Handle {
@@ -148,6 +152,8 @@ struct State {
     followers: Vec<SlotId>,
     request: Option<SlotId>,
     commits_sleep: Sleep,
+    /// How many threads that wait for a plain write have not gone to sleep yet.
+    awake: u32,
     /// How many of the log's own threads have not ended.
     at_work: u32,
     stops: bool,
@@ -544,9 +550,29 @@ impl Engine {
     }
 
     /// Waits on this thread until the records of a goal have reached it.
-    fn wait_for(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
+    fn wait_for<'a>(&'a self, mut state: MutexGuard<'a, State>, goal: Goal) -> Result<(), Error> {
         let slot = state.register(goal.level, goal.lsn);
+        if goal.level == Level::Os && state.log.is_writing_plainly() {
+            state = self.stay_awake(state);
+        }
         self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
+    }
+
+    /// Waits, without sleep, for about as long as a short write takes: a switch of threads takes
+    /// several times that.
+    fn stay_awake<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        let before = self.written.load(Ordering::Acquire);
+        state.awake += 1;
+        drop(state);
+        for _ in 0..SPINS {
+            if self.written.load(Ordering::Acquire) != before {
+                break;
+            }
+            sync::spin();
+        }
+        let mut state = self.lock();
+        state.awake -= 1;
+        state
     }
 
     /// The same for records that were appended under this very lock and are to be written: who can
@@ -774,7 +800,11 @@ impl Engine {
     /// If a commit is due, somebody else is to make it: the only thread that waits, which is spared
     /// a second switch so, or else the log's own, which goes on for as long as there are more.
     fn hand_over(&self, state: &mut State, wakes: &mut Wakes) {
-        if !state.log.is_commit_due() || (state.holds_back() && state.gather.is_watched()) {
+        // Who is awake looks for it before he sleeps or goes.
+        if state.awake > 0
+            || !state.log.is_commit_due()
+            || (state.holds_back() && state.gather.is_watched())
+        {
             return;
         }
         let mut waiting = state.durable.iter().chain(&state.written);
@@ -1050,6 +1080,7 @@ impl State {
             followers: Vec::new(),
             request: None,
             commits_sleep: Sleep::Awake,
+            awake: 0,
             at_work: 0,
             stops: false,
             writer_lock: Some(writer_lock),

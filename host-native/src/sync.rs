@@ -33,6 +33,14 @@ pub(crate) fn park_timeout(left: Duration) {
     }
 }
 
+/// Lets some tens of cycles pass.
+pub(crate) fn spin() {
+    #[cfg(not(shuttle))]
+    std::hint::spin_loop();
+    #[cfg(shuttle)]
+    thread::yield_now();
+}
+
 /// Waits at `condvar` for no longer than `left`, and says whether that was it.
 pub(crate) fn wait_timeout<'a, T>(
     condvar: &Condvar,

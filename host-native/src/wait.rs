@@ -1,6 +1,6 @@
 //! Those who wait: a slot for each, and how it is woken.
 //!
-//! A slot keeps its outcome until who waits comes for it. Threads that wait for their records sleep
+//! A slot keeps a failure until who waits comes for it. Threads that wait for their records sleep
 //! at a **gate**, all who wait for one command at the same: one call wakes them, and if what they
 //! waited for has come about, they take no lock to learn it. A waiter that goes away leaves a slot
 //! of an older generation behind, which is passed over.
@@ -196,8 +196,8 @@ impl Slots {
         self.all.get_mut(id.index).filter(|slot| slot.generation == id.generation)
     }
 
-    /// The outcome, if there is one; the slot is free then. A thread at a gate that has got what it
-    /// waited for has lost its slot already.
+    /// The outcome, if there is one; the slot is free then. Whoever has got what it waited for has
+    /// lost its slot already.
     pub(crate) fn outcome(&mut self, id: SlotId) -> Option<Outcome> {
         let Some(slot) = self.get(id) else { return Some(Outcome::Reached) };
         slot.wake = Wake::Nobody;
@@ -251,13 +251,12 @@ impl Slots {
     /// Ends a wait. Who waited is told once the lock is released.
     pub(crate) fn finish(&mut self, id: SlotId, outcome: Outcome, wakes: &mut Wakes) {
         let Some(slot) = self.get(id) else { return };
-        let wake = std::mem::replace(&mut slot.wake, Wake::Nobody);
-        slot.outcome = Some(outcome);
-        // It sees by the log's watermarks that it is done, and need not come for its slot.
-        if let (Wake::Gate(_), Outcome::Reached) = (&wake, outcome) {
-            self.release(id);
+        wakes.add(std::mem::replace(&mut slot.wake, Wake::Nobody));
+        match outcome {
+            // Many see by the log's watermarks that they are done, and need not come for it.
+            Outcome::Reached => self.release(id),
+            outcome => slot.outcome = Some(outcome),
         }
-        wakes.add(wake);
     }
 
     /// Has a thread that sleeps look at the log, to run what is due. `false`: it is none.

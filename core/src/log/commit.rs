@@ -201,6 +201,11 @@ impl<B: Buffer> Log<B> {
         })
     }
 
+    /// Whether bytes are on their way to the kernel and no further.
+    pub fn is_writing_plainly(&self) -> bool {
+        self.flights.last().is_some_and(|flight| flight.durable.is_none())
+    }
+
     /// Whether [`Lane::Commit`](crate::command::Lane::Commit) has a command now.
     pub fn is_commit_due(&self) -> bool {
         let is_due = match self.rollback {
