@@ -388,12 +388,20 @@ impl Engine {
         level: Level,
     ) -> Result<Appended, Error> {
         let mut state = self.lock();
-        if let ([entry], Level::Os) = (entries, level)
-            && let Some((appended, write)) = state.begin_fast(entry)
-        {
-            drop(state);
-            self.end_fast(write, Goal { level, lsn: appended.last })?;
-            return Ok(appended);
+        match (entries, level) {
+            ([entry], Level::Os) => {
+                if let Some((appended, write)) = state.begin_fast(entry) {
+                    drop(state);
+                    self.end_fast(write, Goal { level, lsn: appended.last })?;
+                    return Ok(appended);
+                }
+            }
+            ([entry], Level::Buffered) => {
+                if let Some(appended) = state.buffer_fast(entry) {
+                    return Ok(appended);
+                }
+            }
+            _ => {}
         }
         loop {
             match self.admit(&mut state, entries, level)? {
@@ -1100,6 +1108,13 @@ impl State {
         self.count(&appended, std::slice::from_ref(entry));
         self.turns.pass(true, false);
         Some((appended, write))
+    }
+
+    /// Takes a record on the core's fast path, to be written later.
+    fn buffer_fast(&mut self, entry: &Entry<'_>) -> Option<Appended> {
+        let appended = self.log.append_fast_buffered(entry)?;
+        self.count(&appended, std::slice::from_ref(entry));
+        Some(appended)
     }
 
     /// Whether there is nothing to do and nobody to tell.

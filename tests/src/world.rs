@@ -210,18 +210,18 @@ impl World {
         let entries: Vec<Entry<'_>> = records.iter().map(Entry::from).collect();
         let Some(log) = &mut self.log else { return Ok(()) };
         let claim = log.durable().lsn.get();
-        // Every other record that is to be written goes by the fast path, where there is one.
-        let fast = match entries.as_slice() {
-            [entry] if level == Level::Os && self.counter.is_multiple_of(2) => {
-                log.append_fast(entry)
-            }
+        // Every other record by itself goes by the fast path, where there is one.
+        let fast = match (entries.as_slice(), level) {
+            _ if self.counter.is_multiple_of(2) => None,
+            ([entry], Level::Os) => log.append_fast(entry).map(|(appended, write)| {
+                self.waiting.push(Command::Write(write));
+                appended
+            }),
+            ([entry], Level::Buffered) => log.append_fast_buffered(entry),
             _ => None,
         };
         let result = match (entries.as_slice(), fast) {
-            (_, Some((appended, write))) => {
-                self.waiting.push(Command::Write(write));
-                Ok(appended)
-            }
+            (_, Some(appended)) => Ok(appended),
             ([entry], None) if level != Level::Buffered => log.append(entry, level),
             (entries, None) => log.append_batch(entries, level),
         };

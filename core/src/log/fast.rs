@@ -1,8 +1,9 @@
-//! The fast path: one record and its plain write, where nothing else is to be written.
+//! The fast path: one record and its plain write, where nothing else is to be written; or one more
+//! in the batch that is being filled.
 //!
-//! It is a log's most frequent moment: nothing is due before the record or behind it, so that most
-//! of what [`Log::append`], [`Log::poll_lane`] and [`Log::complete`] look at need not be looked at
-//! again. Wherever that is not so the fast path stands aside. It leaves the log just as they do.
+//! These are a log's most frequent moments: nothing is due before the record or behind it, so that
+//! most of what [`Log::append`], [`Log::poll_lane`] and [`Log::complete`] look at need not be looked
+//! at again. Wherever that is not so the fast path stands aside. It leaves the log just as they do.
 
 use super::commit::Flight;
 use super::retain::Request;
@@ -10,6 +11,7 @@ use super::rotate::NOT_RESERVED;
 use super::{Appended, Job, Log, Mark, Open};
 use crate::batch::Buffer;
 use crate::command::{Data, Done, Operation, Outcome, Write};
+use crate::config::Level;
 use crate::id::{Position, Watermark};
 use crate::record::Entry;
 use crate::wire::frame;
@@ -17,8 +19,8 @@ use crate::wire::name::FileId;
 
 impl<B: Buffer> Log<B> {
     /// Takes one record into the log and gives the write for it, as [`Log::append`] for
-    /// [`Level::Os`](crate::config::Level::Os) and the next [`Log::poll_lane`] would. The log need
-    /// not be told the time before.
+    /// [`Level::Os`] and the next [`Log::poll_lane`] would. The log need not be told the time
+    /// before.
     ///
     /// `None`: there is more to it, and nothing has changed.
     pub fn append_fast(&mut self, entry: &Entry<'_>) -> Option<(Appended, Write<B>)> {
@@ -36,7 +38,8 @@ impl<B: Buffer> Log<B> {
             let end_max = active.end + frame_bytes;
             let is_within =
                 end_max + active.index.seal_bytes_max() <= self.config.segment_bytes_max;
-            is_within && (active.reserved == NOT_RESERVED || end_max <= active.padded)
+            let is_padded = active.reserved == NOT_RESERVED || end_max <= active.padded;
+            active.is_link_sent && is_within && is_padded
         })?;
         let mut buffer = self.batches.take_free()?;
         frame.put_record(&mut buffer, entry);
@@ -48,13 +51,41 @@ impl<B: Buffer> Log<B> {
         let before = self.appended.lsn;
         self.appended = Watermark { lsn, end: Position::new(segment, active.end) };
         self.want_written = self.want_written.max(lsn);
-        self.is_marked = false;
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
         self.flights.push(Flight::plain(id, Position::new(segment, offset), before, to));
         let (name, data) = (file.name(), Data::Buffer(buffer));
         let appended = Appended { first: lsn, last: lsn, position: Position::new(segment, offset) };
         Some((appended, Write { id, name, offset, data, sync: false }))
+    }
+
+    /// Takes one record into the batch that is being filled, as [`Log::append`] would for
+    /// [`Level::Buffered`], where nothing becomes due by it. The log need not be told the time
+    /// before.
+    ///
+    /// `None`: there is more to it, and nothing has changed.
+    pub fn append_fast_buffered(&mut self, entry: &Entry<'_>) -> Option<Appended> {
+        let frame_bytes = frame::record_frame_bytes_max(entry);
+        let content_bytes = entry.stored_bytes().max(entry.key.len() as u64 + entry.raw_bytes);
+        if entry.ttl.is_some() || self.admit(content_bytes).is_err() {
+            return None;
+        }
+        let frame = self.frame();
+        let active = self.open.last()?;
+        let end_max = active.end + frame_bytes;
+        let is_within = end_max + active.index.seal_bytes_max() <= self.config.segment_bytes_max;
+        if !is_within || self.is_reservation_due_at(active, end_max) {
+            return None;
+        }
+        // Those in it have brought a deadline, or are about to be synced, and this one with them.
+        let batch = self.batches.filling.as_mut()?;
+        if batch.bytes() + frame_bytes > self.config.batch_bytes {
+            return None;
+        }
+        let before = batch.bytes();
+        frame.put_record(&mut batch.buffer, entry);
+        let written = batch.bytes() - before;
+        Some(self.take_in(&frame, written, 0, 1, Level::Buffered))
     }
 
     /// Takes a plain write back as [`Log::complete`] does, where it succeeded and no other is under
@@ -70,7 +101,7 @@ impl<B: Buffer> Log<B> {
         let job = self.jobs.iter().position(|under_way| under_way.id == done.id);
         match (done.outcome, job) {
             (Outcome::Written(Data::Buffer(buffer), Ok(())), Some(job))
-                if is_alone && self.rollback.is_none() && self.poison.is_none() =>
+                if is_alone && self.rollback.is_none() =>
             {
                 self.jobs.swap_remove(job);
                 self.batches.give_back(buffer);
@@ -88,10 +119,7 @@ impl<B: Buffer> Log<B> {
     pub fn is_anything_due(&self) -> bool {
         let is_settled = |open: &Open| {
             let is_sync_due = self.want_durable > self.durable.lsn && !open.is_syncing;
-            open.is_link_sent
-                && open.sealed.is_none()
-                && !is_sync_due
-                && !self.is_reservation_due(open)
+            !is_sync_due && !self.is_reservation_due(open)
         };
         let is_writing = !self.batches.are_idle() || !self.flights.is_empty();
         let has_request = !matches!(self.request, Request::Idle) || self.request_result.is_some();

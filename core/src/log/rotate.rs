@@ -336,11 +336,16 @@ impl<B: Buffer> Log<B> {
 
     /// Whether more of a segment's space is to be reserved now.
     pub(super) fn is_reservation_due(&self, open: &Open) -> bool {
+        self.is_reservation_due_at(open, open.end)
+    }
+
+    /// The same, had it been filled up to `end`.
+    pub(super) fn is_reservation_due_at(&self, open: &Open, end: u64) -> bool {
         let step = reserve_step(&self.config, open.reserved);
         open.reserving.is_none()
             && open.sealed.is_none()
             && open.reserved < self.config.segment_bytes_max
-            && open.end.saturating_add(step / 4) >= open.reserved
+            && end.saturating_add(step / 4) >= open.reserved
     }
 
     pub(super) fn allocate_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
