@@ -2,8 +2,8 @@
 //! in the batch that is being filled.
 //!
 //! These are a log's most frequent moments: nothing is due before the record or behind it, so that
-//! most of what [`Log::append`], [`Log::poll_lane`] and [`Log::complete`] look at need not be looked
-//! at again. Wherever that is not so the fast path stands aside. It leaves the log just as they do.
+//! most of what [`Log::append`], [`Log::poll_lane`] and [`Log::complete`] ask need not be asked.
+//! Wherever that is not so the fast path stands aside. It leaves the log just as they do.
 
 use super::commit::Flight;
 use super::retain::Request;
