@@ -319,11 +319,8 @@ impl<B: Buffer> Log<B> {
     /// # Errors
     /// See [`AppendError`]; nothing of the record is in the log then.
     pub fn append(&mut self, entry: &Entry<'_>, level: Level) -> Result<Appended, AppendError> {
-        let content_bytes = entry.key.len() as u64 + entry.stored.len() as u64;
-        // What a reader has to unpack is bounded as well as what is stored.
-        let raw_bytes = entry.key.len() as u64 + entry.raw_bytes;
         let frame_bytes = frame::record_frame_bytes_max(entry);
-        self.admit(content_bytes.max(raw_bytes))?;
+        self.admit(entry.limited_bytes())?;
         let (frame, buffer) = self.reserve(frame_bytes)?;
         let start = buffer.as_ref().len();
         frame.put_record(buffer, entry);

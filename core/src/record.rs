@@ -82,6 +82,11 @@ impl Entry<'_> {
     pub const fn stored_bytes(&self) -> u64 {
         self.key.len() as u64 + self.stored.len() as u64
     }
+
+    /// What the limit for a record bounds: what a reader has to unpack as well as what is stored.
+    pub(crate) fn limited_bytes(&self) -> u64 {
+        self.stored_bytes().max(self.key.len() as u64 + self.raw_bytes)
+    }
 }
 
 impl<'a> From<&Record<'a>> for Entry<'a> {

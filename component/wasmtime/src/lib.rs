@@ -36,6 +36,7 @@
 mod batch;
 mod error;
 mod lock;
+mod patience;
 #[expect(unsafe_code, reason = "machine code that is loaded is trusted by whoever loads it")]
 mod precompiled;
 mod program;

@@ -2,9 +2,10 @@
 
 use crate::batch::{Groups, Page};
 use crate::error::Error;
+use crate::patience::Patience;
 use crate::program::Program;
 use crate::types;
-use crate::worker::{Append, Job, Reply, Restart, Watch, Worker};
+use crate::worker::{Append, Job, Reply, Restart, Watch, Worker, policy_level, rank};
 use seawall_core::record::Record;
 use std::fmt;
 use std::future::Future;
@@ -21,6 +22,8 @@ use tokio::sync::oneshot;
 #[must_use = "a call may fail"]
 pub struct Pending<T> {
     answer: Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>,
+    /// Whether it takes less time, as a rule, than a thread takes to fall asleep and wake.
+    is_short: bool,
 }
 
 impl<T> fmt::Debug for Pending<T> {
@@ -48,7 +51,11 @@ impl Wake for Unpark {
 
 impl<T> Pending<T> {
     fn new(answer: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer) }
+        Self { answer: Box::pin(answer), is_short: false }
+    }
+
+    fn short(self) -> Self {
+        Self { is_short: true, ..self }
     }
 
     /// Blocks this thread until the answer is there.
@@ -58,9 +65,11 @@ impl<T> Pending<T> {
     pub fn wait(mut self) -> Result<T, Error> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
+        let mut patience = if self.is_short { Patience::new() } else { Patience::none() };
         loop {
             match self.answer.as_mut().poll(&mut context) {
                 Poll::Ready(answer) => return answer,
+                Poll::Pending if patience.is_left() => {}
                 // It returns at once when the answer has come in between.
                 Poll::Pending => thread::park(),
             }
@@ -79,6 +88,8 @@ async fn received<T>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, E
 #[derive(Debug)]
 pub struct Wal {
     jobs: Sender<Job>,
+    /// The policy's.
+    level: types::Level,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -96,6 +107,7 @@ impl Wal {
         config: types::Config,
     ) -> Pending<(Self, types::Recovery)> {
         let (program, path) = (program.clone(), path.into());
+        let level = policy_level(&config);
         let (jobs, taken) = std::sync::mpsc::channel();
         let (reply, opened) = oneshot::channel();
         let folder = path.clone();
@@ -111,7 +123,7 @@ impl Wal {
         let spawned = thread::Builder::new().name("seawall-wasm".to_owned()).spawn(run);
         Pending::new(async move {
             let thread = spawned.map_err(|why| Error::Folder(folder, Arc::new(why)))?;
-            let wal = Self { jobs, thread: Some(thread) };
+            let wal = Self { jobs, level, thread: Some(thread) };
             received(opened).await.map(|recovery| (wal, recovery))
         })
     }
@@ -181,7 +193,9 @@ impl Wal {
             None => refuse(reply, too_large(records)),
             Some(groups) => self.send(Job::Append(Append { groups, level, reply })),
         }
-        Pending::new(received(answer))
+        let pending = Pending::new(received(answer));
+        let syncs = rank(level.unwrap_or(self.level)) == rank(types::Level::Disk);
+        if syncs { pending } else { pending.short() }
     }
 
     /// Hands all that was appended to the kernel; up to which LSN that is.
@@ -189,7 +203,7 @@ impl Wal {
     /// # Errors
     /// What `log.flush` of the contract says, and [`Error::Unknown`].
     pub fn flush(&self) -> Pending<u64> {
-        self.call(|worker| worker.ask(|guest, log| guest.sync(log, types::Level::Os)))
+        self.call(|worker| worker.ask(|guest, log| guest.sync(log, types::Level::Os))).short()
     }
 
     /// Makes all that was appended durable; up to which LSN that is.
@@ -238,7 +252,7 @@ impl Wal {
     ) -> Pending<Cursor> {
         let (start, jobs) = (start.into(), self.jobs.clone());
         let number = self.call(move |worker| worker.begin_reading(start, visibility));
-        Pending::new(async move { number.await.map(|number| Cursor { jobs, number }) })
+        Pending::new(async move { number.await.map(|number| Cursor { jobs, number }) }).short()
     }
 
     /// Tells the time, in microseconds since the Unix epoch, where it was given in the settings:
@@ -287,7 +301,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Unknown`] or [`Error::Down`].
     pub fn stats(&self) -> Pending<types::Stats> {
-        self.call(|worker| worker.tell(crate::sandbox::Sandbox::stats))
+        self.call(|worker| worker.tell(crate::sandbox::Sandbox::stats)).short()
     }
 
     /// What happened since the last call, oldest first; the newest 256 are kept.
@@ -373,7 +387,7 @@ impl Cursor {
     /// What `cursor.read-batch` of the contract says, and [`Error::Unknown`]: nothing was skipped.
     pub fn read_batch(&self, bytes_max: u32) -> Pending<Page> {
         let number = self.number;
-        ask(&self.jobs, move |worker| worker.read(number, bytes_max))
+        ask(&self.jobs, move |worker| worker.read(number, bytes_max)).short()
     }
 
     /// After `damaged`: goes on with the next good frame.
@@ -391,7 +405,7 @@ impl Cursor {
     /// [`Error::Stopped`] when the log was let go.
     pub fn next_lsn(&self) -> Pending<u64> {
         let number = self.number;
-        ask(&self.jobs, move |worker| worker.next_lsn(number))
+        ask(&self.jobs, move |worker| worker.next_lsn(number)).short()
     }
 }
 

@@ -4,6 +4,7 @@
 use crate::batch::{Groups, Page};
 use crate::error::Error;
 use crate::lock::Lock;
+use crate::patience::Patience;
 use crate::program::Program;
 use crate::sandbox::{Called, Sandbox};
 use crate::types;
@@ -87,11 +88,19 @@ const GATHERED_MAX: usize = 4_096;
 /// This many restarts are remembered until somebody takes them.
 const RESTARTS_KEPT: usize = 64;
 
-fn rank(level: types::Level) -> u8 {
+pub(crate) fn rank(level: types::Level) -> u8 {
     match level {
         types::Level::Buffered => 0,
         types::Level::Os => 1,
         types::Level::Disk => 2,
+    }
+}
+
+/// How far appends go that do not say it.
+pub(crate) fn policy_level(config: &types::Config) -> types::Level {
+    match config.fsync_policy {
+        types::FsyncPolicy::Always => types::Level::Disk,
+        types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
     }
 }
 
@@ -241,7 +250,13 @@ impl Worker {
     /// Takes calls until it is told to stop.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
         let mut stashed = None;
-        while let Some(job) = stashed.take().or_else(|| self.next_job(jobs)) {
+        let mut patience = Patience::none();
+        while let Some(job) = stashed.take().or_else(|| self.next_job(jobs, patience)) {
+            // Whoever has waited for a sync sleeps, and is not back so soon.
+            patience = match &job {
+                Job::Append(append) if self.syncs(append) => Patience::none(),
+                _ => Patience::new(),
+            };
             match job {
                 Job::Append(first) => stashed = self.append_waiting(first, jobs),
                 Job::Watch(watch) => self.watches.push(watch),
@@ -256,12 +271,18 @@ impl Worker {
         }
     }
 
+    fn syncs(&self, append: &Append) -> bool {
+        let level = append.level.unwrap_or_else(|| policy_level(&self.config));
+        rank(level) == rank(types::Level::Disk)
+    }
+
     /// The next call; meanwhile it does what falls due.
-    fn next_job(&mut self, jobs: &Receiver<Job>) -> Option<Job> {
+    fn next_job(&mut self, jobs: &Receiver<Job>, mut patience: Patience) -> Option<Job> {
         loop {
             match jobs.try_recv() {
                 Ok(job) => return Some(job),
                 Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) if patience.is_left() => continue,
                 Err(TryRecvError::Empty) => {}
             }
             let received = match self.time_to_wait() {
@@ -315,10 +336,7 @@ impl Worker {
 
     /// Appends them with one sync, and returns those that are still to be tried.
     fn append_gathered(&mut self, mut waiting: Vec<Append>) -> Vec<Append> {
-        let policy = match self.config.fsync_policy {
-            types::FsyncPolicy::Always => types::Level::Disk,
-            types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
-        };
+        let policy = policy_level(&self.config);
         let levels = waiting.iter().map(|append| append.level.unwrap_or(policy));
         let level = levels.max_by_key(|level| rank(*level)).unwrap_or(policy);
         let gathered;

@@ -25,11 +25,11 @@ impl<B: Buffer> Log<B> {
     /// `None`: there is more to it, and nothing has changed.
     pub fn append_fast(&mut self, entry: &Entry<'_>) -> Option<(Appended, Write<B>)> {
         let frame_bytes = frame::record_frame_bytes_max(entry);
-        let content_bytes = entry.stored_bytes().max(entry.key.len() as u64 + entry.raw_bytes);
         // It is not the first that is not durable, with which a deadline would come; and another
         // buffer stays, without which no deadline could end the active segment.
         let changes_no_deadline = self.unsynced_since.is_some() && self.batches.has_two_free();
-        let is_simple = entry.ttl.is_none() && content_bytes <= self.config.record_bytes_max;
+        let is_simple =
+            entry.ttl.is_none() && entry.limited_bytes() <= self.config.record_bytes_max;
         if !changes_no_deadline || !is_simple || self.is_anything_due() {
             return None;
         }
@@ -66,8 +66,7 @@ impl<B: Buffer> Log<B> {
     /// `None`: there is more to it, and nothing has changed.
     pub fn append_fast_buffered(&mut self, entry: &Entry<'_>) -> Option<Appended> {
         let frame_bytes = frame::record_frame_bytes_max(entry);
-        let content_bytes = entry.stored_bytes().max(entry.key.len() as u64 + entry.raw_bytes);
-        if entry.ttl.is_some() || self.admit(content_bytes).is_err() {
+        if entry.ttl.is_some() || self.admit(entry.limited_bytes()).is_err() {
             return None;
         }
         let frame = self.frame();
