@@ -294,11 +294,13 @@ pub struct Frame {
     pub records: u64,
     /// What was known durable when it was written; `None` where it makes no claim.
     pub durable: Option<Lsn>,
-    /// Its records. One that cannot be read is left out: see [`Frame::records`].
+    /// Its records. One in a form that this build does not know is left out: see
+    /// [`Frame::records`].
     pub entries: Vec<(Entry, Position)>,
 }
 
-/// Every good frame of every segment of a log, in order.
+/// Every good frame of every segment of a log, in order. A segment that cannot be opened is an
+/// error, and so is a frame with a value that cannot be unpacked; the next call goes on behind it.
 #[derive(Debug)]
 pub struct Frames {
     dir: Dir,
