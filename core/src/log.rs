@@ -373,10 +373,8 @@ impl<B: Buffer> Log<B> {
 
     /// Makes room for a frame: moves into the next segment or takes another buffer where it must.
     fn reserve(&mut self, frame_bytes: u64) -> Result<(Frame, &mut B), AppendError> {
-        let fits = self.open.last().is_some_and(|active| {
-            let footer_bytes = active.index.seal_bytes_max();
-            active.end + frame_bytes + footer_bytes <= self.config.segment_bytes_max
-        });
+        let fits =
+            self.open.last().is_some_and(|active| active.has_room(frame_bytes, &self.config));
         if !fits {
             self.rotate_for_append()?;
         }
@@ -738,6 +736,11 @@ impl Open {
             sealed: None,
             index,
         }
+    }
+
+    /// Whether a frame so long has its place here, and the footer behind it.
+    fn has_room(&self, frame_bytes: u64, config: &Config) -> bool {
+        self.end + frame_bytes + self.index.seal_bytes_max() <= config.segment_bytes_max
     }
 
     /// Whether it has ended and all of it is durable.

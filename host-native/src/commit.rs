@@ -388,20 +388,17 @@ impl Engine {
         level: Level,
     ) -> Result<Appended, Error> {
         let mut state = self.lock();
-        match (entries, level) {
-            ([entry], Level::Os) => {
-                if let Some((appended, write)) = state.begin_fast(entry) {
-                    drop(state);
-                    self.end_fast(write, Goal { level, lsn: appended.last })?;
-                    return Ok(appended);
-                }
-            }
-            ([entry], Level::Buffered) => {
-                if let Some(appended) = state.buffer_fast(entry) {
-                    return Ok(appended);
-                }
-            }
-            _ => {}
+        if let ([entry], Level::Os) = (entries, level)
+            && let Some((appended, write)) = state.begin_fast(entry)
+        {
+            drop(state);
+            self.end_fast(write, Goal { level, lsn: appended.last })?;
+            return Ok(appended);
+        }
+        if let ([entry], Level::Buffered) = (entries, level)
+            && let Some(appended) = state.buffer_fast(entry)
+        {
+            return Ok(appended);
         }
         loop {
             match self.admit(&mut state, entries, level)? {
@@ -566,6 +563,34 @@ impl Engine {
         self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
     }
 
+    /// The same for records that were appended under this very lock and are to be written: who can
+    /// do that at once takes no slot.
+    ///
+    /// Until his command is back nothing undoes them: before a full disk undoes anything, all that
+    /// is on its way comes back. Whatever he finds then, he finds under the lock.
+    fn lead(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
+        let Some(command) = state.set_out() else { return self.wait_for(state, goal) };
+        drop(state);
+        let (state, aftermath) = self.execute(command);
+        self.end_lead(state, aftermath, goal)
+    }
+
+    /// Goes once the goal has been reached, or waits for it.
+    fn end_lead(
+        &self,
+        mut state: MutexGuard<'_, State>,
+        aftermath: Aftermath,
+        goal: Goal,
+    ) -> Result<(), Error> {
+        if self.has_reached(goal) {
+            self.go(state, aftermath);
+            return Ok(());
+        }
+        let slot = state.register(goal.level, goal.lsn);
+        let state = self.tell_unlocked(state, aftermath);
+        self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
+    }
+
     /// Waits, without sleep, for about as long as a short write takes: a switch of threads takes
     /// several times that.
     fn stay_awake<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
@@ -581,33 +606,6 @@ impl Engine {
         let mut state = self.lock();
         state.awake -= 1;
         state
-    }
-
-    /// The same for records that were appended under this very lock and are to be written: who can
-    /// do that at once takes no slot.
-    ///
-    /// Until his command is back nothing undoes them: before a full disk undoes anything, all that
-    /// is on its way comes back. Whatever he finds then, he finds under the lock.
-    fn lead(&self, mut state: MutexGuard<'_, State>, goal: Goal) -> Result<(), Error> {
-        let Some(command) = state.set_out() else { return self.wait_for(state, goal) };
-        drop(state);
-        let (state, aftermath) = self.execute(command);
-        self.end_lead(state, aftermath, goal)
-    }
-
-    fn end_lead(
-        &self,
-        mut state: MutexGuard<'_, State>,
-        aftermath: Aftermath,
-        goal: Goal,
-    ) -> Result<(), Error> {
-        if self.has_reached(goal) {
-            self.go(state, aftermath);
-            return Ok(());
-        }
-        let slot = state.register(goal.level, goal.lsn);
-        let state = self.tell_unlocked(state, aftermath);
-        self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
     }
 
     /// Waits on this thread until the slot has its outcome, which frees it, and leads meanwhile

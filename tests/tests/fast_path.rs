@@ -238,12 +238,17 @@ fn a_record_with_a_ttl_has_the_time_of_its_append() {
     let config = WalConfig { fsync_policy: FsyncPolicy::Os, ..WalConfig::in_dir(temp.path()) };
     let (wal, _) = Wal::open(config).unwrap();
     let mut reader = wal.iter().unwrap();
+    let millis = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
     for level in [Level::Os, Level::Buffered] {
         for _ in 0..3 {
             wal.append_with(&Record::put(b"key", b"value"), level).unwrap();
         }
-        std::thread::sleep(Duration::from_millis(5));
-        let before = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+        // Until what the log knew of the time is old.
+        let known = millis();
+        while millis() < known + 5 {
+            std::thread::yield_now();
+        }
+        let before = millis();
         let record = Record::put_with_ttl(b"key", b"value", Duration::from_secs(1));
         let lsn = wal.append_with(&record, level).unwrap().last;
         wal.sync().unwrap();

@@ -6,33 +6,19 @@ use std::time::{Duration, Instant};
 /// For so long.
 const PATIENCE: Duration = Duration::from_micros(20);
 
-/// How long to go on looking, from the first look on.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Patience {
-    None,
-    Fresh,
-    Until(Instant),
-}
+/// Until when to go on looking; `None`: once is enough.
+#[derive(Debug)]
+pub(crate) struct Patience(Option<Instant>);
 
 impl Patience {
-    pub(crate) const fn new() -> Self {
-        Self::Fresh
-    }
-
-    pub(crate) const fn none() -> Self {
-        Self::None
+    /// Begins now.
+    pub(crate) fn new(is_short: bool) -> Self {
+        Self(is_short.then(|| Instant::now() + PATIENCE))
     }
 
     /// Whether to look again, after a moment that this call takes.
-    pub(crate) fn is_left(&mut self) -> bool {
-        let now = Instant::now();
-        let until = match *self {
-            Self::None => return false,
-            Self::Fresh => now + PATIENCE,
-            Self::Until(until) => until,
-        };
-        *self = if now < until { Self::Until(until) } else { Self::None };
+    pub(crate) fn is_left(&self) -> bool {
         std::hint::spin_loop();
-        now < until
+        self.0.is_some_and(|until| Instant::now() < until)
     }
 }

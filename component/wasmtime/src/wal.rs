@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::patience::Patience;
 use crate::program::Program;
 use crate::types;
-use crate::worker::{Append, Job, Reply, Restart, Watch, Worker, policy_level, rank};
+use crate::worker::{Append, Job, Reply, Restart, Watch, Worker};
 use seawall_core::record::Record;
 use std::fmt;
 use std::future::Future;
@@ -65,7 +65,7 @@ impl<T> Pending<T> {
     pub fn wait(mut self) -> Result<T, Error> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let mut patience = if self.is_short { Patience::new() } else { Patience::none() };
+        let patience = Patience::new(self.is_short);
         loop {
             match self.answer.as_mut().poll(&mut context) {
                 Poll::Ready(answer) => return answer,
@@ -107,7 +107,10 @@ impl Wal {
         config: types::Config,
     ) -> Pending<(Self, types::Recovery)> {
         let (program, path) = (program.clone(), path.into());
-        let level = policy_level(&config);
+        let level = match config.fsync_policy {
+            types::FsyncPolicy::Always => types::Level::Disk,
+            types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
+        };
         let (jobs, taken) = std::sync::mpsc::channel();
         let (reply, opened) = oneshot::channel();
         let folder = path.clone();
@@ -188,14 +191,14 @@ impl Wal {
         level: Option<types::Level>,
     ) -> Pending<types::Appended> {
         let (reply, answer) = oneshot::channel();
+        let level = level.unwrap_or(self.level);
         match Groups::of(records) {
             _ if records.is_empty() => refuse(reply, types::Error::EmptyBatch),
             None => refuse(reply, too_large(records)),
             Some(groups) => self.send(Job::Append(Append { groups, level, reply })),
         }
         let pending = Pending::new(received(answer));
-        let syncs = rank(level.unwrap_or(self.level)) == rank(types::Level::Disk);
-        if syncs { pending } else { pending.short() }
+        if let types::Level::Disk = level { pending } else { pending.short() }
     }
 
     /// Hands all that was appended to the kernel; up to which LSN that is.

@@ -32,8 +32,7 @@ pub(crate) enum Job {
 /// An append that waits for its turn.
 pub(crate) struct Append {
     pub(crate) groups: Groups,
-    /// `None`: the policy's.
-    pub(crate) level: Option<types::Level>,
+    pub(crate) level: types::Level,
     pub(crate) reply: Reply<types::Appended>,
 }
 
@@ -88,19 +87,11 @@ const GATHERED_MAX: usize = 4_096;
 /// This many restarts are remembered until somebody takes them.
 const RESTARTS_KEPT: usize = 64;
 
-pub(crate) fn rank(level: types::Level) -> u8 {
+fn rank(level: types::Level) -> u8 {
     match level {
         types::Level::Buffered => 0,
         types::Level::Os => 1,
         types::Level::Disk => 2,
-    }
-}
-
-/// How far appends go that do not say it.
-pub(crate) fn policy_level(config: &types::Config) -> types::Level {
-    match config.fsync_policy {
-        types::FsyncPolicy::Always => types::Level::Disk,
-        types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
     }
 }
 
@@ -250,13 +241,10 @@ impl Worker {
     /// Takes calls until it is told to stop.
     pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
         let mut stashed = None;
-        let mut patience = Patience::none();
-        while let Some(job) = stashed.take().or_else(|| self.next_job(jobs, patience)) {
+        let mut is_short = false;
+        while let Some(job) = stashed.take().or_else(|| self.next_job(jobs, is_short)) {
             // Whoever has waited for a sync sleeps, and is not back so soon.
-            patience = match &job {
-                Job::Append(append) if self.syncs(append) => Patience::none(),
-                _ => Patience::new(),
-            };
+            is_short = !matches!(job, Job::Append(Append { level: types::Level::Disk, .. }));
             match job {
                 Job::Append(first) => stashed = self.append_waiting(first, jobs),
                 Job::Watch(watch) => self.watches.push(watch),
@@ -271,13 +259,9 @@ impl Worker {
         }
     }
 
-    fn syncs(&self, append: &Append) -> bool {
-        let level = append.level.unwrap_or_else(|| policy_level(&self.config));
-        rank(level) == rank(types::Level::Disk)
-    }
-
-    /// The next call; meanwhile it does what falls due.
-    fn next_job(&mut self, jobs: &Receiver<Job>, mut patience: Patience) -> Option<Job> {
+    /// The next call; meanwhile it does what falls due. After a short call the next may be near.
+    fn next_job(&mut self, jobs: &Receiver<Job>, is_short: bool) -> Option<Job> {
+        let patience = Patience::new(is_short);
         loop {
             match jobs.try_recv() {
                 Ok(job) => return Some(job),
@@ -336,9 +320,8 @@ impl Worker {
 
     /// Appends them with one sync, and returns those that are still to be tried.
     fn append_gathered(&mut self, mut waiting: Vec<Append>) -> Vec<Append> {
-        let policy = policy_level(&self.config);
-        let levels = waiting.iter().map(|append| append.level.unwrap_or(policy));
-        let level = levels.max_by_key(|level| rank(*level)).unwrap_or(policy);
+        let levels = waiting.iter().map(|append| append.level);
+        let level = levels.max_by_key(|level| rank(*level)).unwrap_or(types::Level::Disk);
         let gathered;
         let groups = match &waiting[..] {
             [alone] => &alone.groups,
@@ -516,7 +499,7 @@ mod tests {
     fn append(jobs: &Sender<Job>, records: &[Record<'_>], level: types::Level) -> Answer {
         let (reply, answer) = oneshot::channel();
         let groups = Groups::of(records).unwrap();
-        jobs.send(Job::Append(Append { groups, level: Some(level), reply })).ok();
+        jobs.send(Job::Append(Append { groups, level, reply })).ok();
         answer
     }
 

@@ -12,7 +12,7 @@ use super::{Appended, Job, Log, Mark, Open};
 use crate::batch::Buffer;
 use crate::command::{Data, Done, Operation, Outcome, Write};
 use crate::config::Level;
-use crate::id::{Position, Watermark};
+use crate::id::Position;
 use crate::record::Entry;
 use crate::wire::frame;
 use crate::wire::name::FileId;
@@ -34,28 +34,22 @@ impl<B: Buffer> Log<B> {
             return None;
         }
         let frame = self.frame();
-        let active = self.open.last_mut().filter(|active| {
-            let end_max = active.end + frame_bytes;
-            let is_within =
-                end_max + active.index.seal_bytes_max() <= self.config.segment_bytes_max;
-            let is_padded = active.reserved == NOT_RESERVED || end_max <= active.padded;
-            active.is_link_sent && is_within && is_padded
-        })?;
+        let active = self.open.last()?;
+        let end_max = active.end + frame_bytes;
+        let is_padded = active.reserved == NOT_RESERVED || end_max <= active.padded;
+        if !active.is_link_sent || !is_padded || !active.has_room(frame_bytes, &self.config) {
+            return None;
+        }
         let mut buffer = self.batches.take_free()?;
         frame.put_record(&mut buffer, entry);
-        let (segment, offset, lsn) = (active.identity.segment, active.end, frame.place.lsn);
-        active.end += buffer.as_ref().len() as u64;
-        active.frames_end = active.end;
-        active.index.note(lsn, offset);
-        let to = Mark { offset: active.end, lsn };
         let before = self.appended.lsn;
-        self.appended = Watermark { lsn, end: Position::new(segment, active.end) };
-        self.want_written = self.want_written.max(lsn);
+        let appended = self.take_in(&frame, buffer.as_ref().len() as u64, 0, 1, Level::Os);
+        let Position { segment, offset } = appended.position;
+        let to = Mark { offset: self.appended.end.offset, lsn: appended.last };
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
-        self.flights.push(Flight::plain(id, Position::new(segment, offset), before, to));
+        self.flights.push(Flight::plain(id, appended.position, before, to));
         let (name, data) = (file.name(), Data::Buffer(buffer));
-        let appended = Appended { first: lsn, last: lsn, position: Position::new(segment, offset) };
         Some((appended, Write { id, name, offset, data, sync: false }))
     }
 
@@ -71,9 +65,8 @@ impl<B: Buffer> Log<B> {
         }
         let frame = self.frame();
         let active = self.open.last()?;
-        let end_max = active.end + frame_bytes;
-        let is_within = end_max + active.index.seal_bytes_max() <= self.config.segment_bytes_max;
-        if !is_within || self.is_reservation_due_at(active, end_max) {
+        let is_reservation_due = self.is_reservation_due(active, active.end + frame_bytes);
+        if is_reservation_due || !active.has_room(frame_bytes, &self.config) {
             return None;
         }
         // Those in it have brought a deadline, or are about to be synced, and this one with them.
@@ -118,7 +111,7 @@ impl<B: Buffer> Log<B> {
     pub fn is_anything_due(&self) -> bool {
         let is_settled = |open: &Open| {
             let is_sync_due = self.want_durable > self.durable.lsn && !open.is_syncing;
-            !is_sync_due && !self.is_reservation_due(open)
+            !is_sync_due && !self.is_reservation_due(open, open.end)
         };
         let is_writing = !self.batches.are_idle() || !self.flights.is_empty();
         let has_request = !matches!(self.request, Request::Idle) || self.request_result.is_some();

@@ -319,7 +319,8 @@ impl<B: Buffer> Log<B> {
         if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
-        if !self.is_reservation_due(self.open.last()?) {
+        let open = self.open.last()?;
+        if !self.is_reservation_due(open, open.end) {
             return None;
         }
         let limit = self.config.segment_bytes_max;
@@ -334,13 +335,8 @@ impl<B: Buffer> Log<B> {
         Some(Command::Allocate(Allocate { id, name: file.name(), from, to }))
     }
 
-    /// Whether more of a segment's space is to be reserved now.
-    pub(super) fn is_reservation_due(&self, open: &Open) -> bool {
-        self.is_reservation_due_at(open, open.end)
-    }
-
-    /// The same, had it been filled up to `end`.
-    pub(super) fn is_reservation_due_at(&self, open: &Open, end: u64) -> bool {
+    /// Whether more of a segment's space is to be reserved where it is filled up to `end`.
+    pub(super) fn is_reservation_due(&self, open: &Open, end: u64) -> bool {
         let step = reserve_step(&self.config, open.reserved);
         open.reserving.is_none()
             && open.sealed.is_none()

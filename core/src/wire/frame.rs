@@ -116,10 +116,8 @@ impl Frame {
     /// Appends a frame of one record to `out`.
     pub fn put_record(&self, out: &mut impl Buffer, entry: &Entry<'_>) {
         let start = out.as_ref().len();
-        let mut head = self.head(entry_flags(entry) | FrameKind::Record.bits());
-        head.put_entry(entry, self.now);
-        head.put_out(out);
-        put_content(out, entry);
+        let head = self.head(entry_flags(entry) | FrameKind::Record.bits());
+        put_entry(out, head, entry, self.now);
         self.finish(out, start);
     }
 
@@ -141,10 +139,8 @@ impl Frame {
         head.put_varint(body_bytes);
         let head_bytes = head.put_out(out);
         for entry in entries {
-            let mut head = Fields::new(entry_flags(&entry) | FrameKind::Record.bits());
-            head.put_entry(&entry, self.now);
-            head.put_out(out);
-            put_content(out, &entry);
+            let head = Fields::new(entry_flags(&entry) | FrameKind::Record.bits());
+            put_entry(out, head, &entry, self.now);
         }
         self.finish(out, start);
         head_bytes as u64
@@ -243,19 +239,6 @@ impl Fields {
         self.length += varint::write(&mut self.bytes[self.length..], value);
     }
 
-    /// What stands before an entry's key, but its flags.
-    fn put_entry(&mut self, entry: &Entry<'_>, now: Time) {
-        self.put_varint(entry.key.len() as u64);
-        self.put_varint(entry.stored.len() as u64);
-        if let Some(ttl) = entry.ttl {
-            self.put_varint(now.as_millis());
-            self.put_varint(ttl_millis(ttl));
-        }
-        if entry.codec != Compression::None {
-            self.put_varint(entry.raw_bytes);
-        }
-    }
-
     /// Appends them to `out`, and says how long they are.
     fn put_out(&self, out: &mut impl Buffer) -> usize {
         out.extend(&self.bytes[..self.length]);
@@ -263,10 +246,19 @@ impl Fields {
     }
 }
 
-fn put_content(out: &mut impl Buffer, entry: &Entry<'_>) {
-    if !entry.key.is_empty() {
-        out.extend(entry.key);
+/// Appends `head`, which holds what stands before an entry's lengths, and the entry.
+fn put_entry(out: &mut impl Buffer, mut head: Fields, entry: &Entry<'_>, now: Time) {
+    head.put_varint(entry.key.len() as u64);
+    head.put_varint(entry.stored.len() as u64);
+    if let Some(ttl) = entry.ttl {
+        head.put_varint(now.as_millis());
+        head.put_varint(ttl_millis(ttl));
     }
+    if entry.codec != Compression::None {
+        head.put_varint(entry.raw_bytes);
+    }
+    head.put_out(out);
+    out.extend(entry.key);
     out.extend(entry.stored);
 }
 
