@@ -30,6 +30,7 @@ use crate::reader::Source;
 use crate::sync::{
     self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
 };
+use crate::visited::Visited;
 use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
 use crate::{RecoveryInfo, SegmentStat, Stats};
 use seawall_core::command::{Command, Done, Lane, Operation, Write};
@@ -129,6 +130,7 @@ pub(crate) struct Engine {
     upkeep: Condvar,
     /// Changes when segments go or are cut, so that readers look again.
     epoch: AtomicU64,
+    pub(crate) visited: Visited,
     gates: Gates,
     /// How far records are written and durable, and how often a full disk has undone some: for
     /// those who do not take the lock. They change under it.
@@ -332,6 +334,7 @@ impl Engine {
             durable: AtomicU64::new(log.durable().lsn.get()),
             rollbacks: AtomicU64::new(0),
             epoch: AtomicU64::new(0),
+            visited: Visited::default(),
             state: Mutex::new(State::new(log, writer_lock)),
             commits: Condvar::new(),
             upkeep: Condvar::new(),
@@ -784,6 +787,7 @@ impl Engine {
             state.segments_version = state.log.segments_version();
             self.epoch.fetch_add(1, Ordering::Release);
             self.executor.forget_before(state.log.newest_segment());
+            self.visited.keep_only(state.log.segments());
         }
         while let Some(event) = state.log.poll_event() {
             if self.config.meter.is_some() {

@@ -7,6 +7,7 @@ use crate::dir::{Access, Dir};
 use crate::error::Error;
 use crate::execute::Executor;
 use crate::reader::{Entry, Folder, Source, VALUE_BYTES_MAX, entry_of, position_of};
+use crate::visited::Visited;
 use crate::{RecoveryInfo, SegmentStat, Stats, sys};
 use bytes::Bytes;
 use seawall_core::command;
@@ -50,7 +51,8 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
     let last = view.end.lsn;
     // Only who looks again needs signs, and has them from then on.
     let seen = Mutex::new(Seen { view, signs: None, behind: Vec::new() });
-    let folder = Arc::new(Folder { config, executor, seen, look: Mutex::new(()) });
+    let (visited, look) = (Visited::default(), Mutex::new(()));
+    let folder = Arc::new(Folder { config, executor, seen, visited, look });
     if info.valid_records > 0 {
         let source = Source::Folder(folder.clone());
         info.last_valid_position = position_of(source, last, info.report.last_frame)?;
@@ -121,6 +123,7 @@ pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
     let now = Seen { view, signs, behind };
     let mut seen = folder.seen();
     let was = std::mem::replace(&mut *seen, now).view;
+    folder.visited.keep_only(seen.view.segments.iter().copied());
     Ok(was.end != seen.view.end || was.segments != seen.view.segments)
 }
 

@@ -50,6 +50,7 @@ mod reader;
 mod sync;
 mod sys;
 mod tokio;
+mod visited;
 mod wait;
 
 pub use crate::config::{Injected, WalConfig};

@@ -11,6 +11,7 @@ use crate::error::Error;
 use crate::execute::Executor;
 use crate::inspect::Seen;
 use crate::sys;
+use crate::visited::{AtHand, Content, Footing, Visited};
 use bytes::{Bytes, BytesMut};
 use seawall_core::compress::{Compression, Decompressor};
 use seawall_core::cursor::{
@@ -21,7 +22,6 @@ use seawall_core::log::SegmentInfo;
 use seawall_core::record::{RecordKind, RecordRef};
 use seawall_core::wire::name::FileId;
 use seawall_core::wire::seal::Index;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -78,6 +78,7 @@ pub(crate) struct Folder {
     pub(crate) config: WalConfig,
     pub(crate) executor: Executor,
     pub(crate) seen: Mutex<Seen>,
+    pub(crate) visited: Visited,
     /// Held by who looks whether there is more: one at a time.
     pub(crate) look: Mutex<()>,
 }
@@ -94,6 +95,13 @@ impl Source {
         match self {
             Self::Live(engine) => &engine.executor,
             Self::Folder(folder) => &folder.executor,
+        }
+    }
+
+    fn visited(&self) -> &Visited {
+        match self {
+            Self::Live(engine) => &engine.visited,
+            Self::Folder(folder) => &folder.visited,
         }
     }
 
@@ -177,7 +185,23 @@ impl ReadDone {
     }
 }
 
+/// To read more than this is work for a thread that may wait.
+const SHORT_READ_BYTES: usize = 64 << 10;
+
 impl ReadJob {
+    /// Reads little that is in memory, so that a task need not go to another thread for it. Any
+    /// other job comes back.
+    pub(crate) fn run_at_once(mut self) -> Result<ReadDone, Self> {
+        if self.bytes > SHORT_READ_BYTES {
+            return Err(self);
+        }
+        self.memory.resize(self.bytes, 0);
+        if !sys::read_cached(&self.file, &mut self.memory, self.offset) {
+            return Err(self);
+        }
+        Ok(ReadDone { offset: self.offset, bytes: self.memory.freeze(), is_short: false })
+    }
+
     pub(crate) fn run(mut self) -> Result<ReadDone, Error> {
         self.memory.resize(self.bytes, 0);
         let read = sys::read_at(&self.file, &mut self.memory, self.offset)
@@ -192,39 +216,39 @@ pub(crate) fn unread(segment: SegmentId, offset: u64, error: io::Error) -> Error
     Error::Io { what: format!("read {} at offset {offset}", FileId::Segment(segment)), error }
 }
 
-/// The bytes of the segment that the reader is in.
-enum Content {
-    File(Arc<File>),
-    Mapped(Bytes),
-}
-
-/// A segment's index.
-#[derive(Default)]
-enum Footing {
-    #[default]
-    NotRead,
-    /// It is not sealed, or its footer is damaged.
-    Without,
-    Index(Index),
-}
-
-impl Footing {
-    const fn is_due(&self) -> bool {
-        matches!(self, Self::NotRead)
-    }
-}
-
-/// What is at hand of a segment.
-#[derive(Default)]
-struct AtHand {
-    content: Option<Content>,
-    index: Footing,
-}
-
-/// Of so many segments files and indexes are kept, for seeks that go to and fro.
-const VISITED_MAX: usize = 4;
 /// So much of a mapping is brought in at a time, in bytes.
 const MAPPED_CHUNK_BYTES: u64 = 1 << 20;
+
+/// The segments of a log, and where among them a reader is.
+struct Segments {
+    all: Vec<SegmentInfo>,
+    /// The first record that is retained.
+    first_lsn: Lsn,
+    /// The one that follows the cursor's.
+    next: usize,
+    /// The version of what readers keep, from before.
+    version: u64,
+}
+
+impl Segments {
+    fn of(source: &Source) -> Self {
+        let version = source.visited().version();
+        let (all, first_lsn) = source.segments();
+        Self { all, first_lsn, next: 0, version }
+    }
+
+    /// Which of them holds the record.
+    fn holder(&self, start: Start, last: Lsn) -> Result<usize, Error> {
+        holder(&self.all, start, self.first_lsn, last).map_err(Error::from_start)
+    }
+
+    /// The next one; the one after it is the next then.
+    fn step(&mut self) -> Option<SegmentInfo> {
+        let info = self.all.get(self.next).copied()?;
+        self.next += 1;
+        Some(info)
+    }
+}
 
 /// The part of a reader that blocking and async have in common.
 pub(crate) struct Reading {
@@ -233,10 +257,8 @@ pub(crate) struct Reading {
     cursor: Cursor<Bytes>,
     /// What is at hand of the cursor's segment.
     at_hand: AtHand,
-    /// The same of sealed segments that it was in before, the latest last.
-    visited: VecDeque<(SegmentInfo, AtHand)>,
-    /// The segments after the cursor's.
-    next_segments: VecDeque<SegmentInfo>,
+    /// The log's segments as it was last told of them.
+    segments: Segments,
     /// Up to here the cursor's segment may be shown.
     limit: u64,
     epoch: u64,
@@ -249,6 +271,13 @@ pub(crate) struct Reading {
 
 impl Reading {
     pub(crate) fn new(source: Source, start: Start, visibility: Visibility) -> Result<Self, Error> {
+        let mut reading = Self::nowhere(source, visibility);
+        reading.seek(start)?;
+        Ok(reading)
+    }
+
+    /// One that has to be told where to begin.
+    pub(crate) fn nowhere(source: Source, visibility: Visibility) -> Self {
         let config = source.config();
         let frame_bytes_max = config.max_segment_size.max(config.max_record_size) + (1 << 20);
         let blank = SegmentInfo {
@@ -260,21 +289,18 @@ impl Reading {
             end: None,
         };
         let crc = crc32c::crc32c_append;
-        let mut reading = Self {
+        Self {
             visibility,
             cursor: Cursor::new(blank, crc, config.read_bytes(), frame_bytes_max),
             at_hand: AtHand::default(),
-            visited: VecDeque::new(),
-            next_segments: VecDeque::new(),
-            limit: 0,
             epoch: source.epoch(),
+            segments: Segments::of(&source),
+            limit: 0,
             next_lsn: Lsn::ZERO,
             decompressor: Decompressor::new(),
             waits_for_segment: true,
             source,
-        };
-        reading.seek(start)?;
-        Ok(reading)
+        }
     }
 
     /// Goes to another record. What is open of a segment stays open if it is in there.
@@ -318,25 +344,46 @@ impl Reading {
 
     /// Whether [`seek`](Self::seek) reads nothing.
     pub(crate) fn seeks_at_once(&self, start: Start) -> bool {
-        !self.at_hand.index.is_due() && self.is_at_hand(start)
+        let has_footer = |info: &SegmentInfo| info.end.is_some_and(|end| end.has_footer);
+        if start == Start::First {
+            return true;
+        }
+        if self.is_at_hand(start) {
+            return !self.at_hand.index.is_due() || !has_footer(self.cursor.segment());
+        }
+        let (_, last) = self.source.end(self.visibility);
+        let holder = self.segments.holder(start, last).ok();
+        let info =
+            holder.filter(|_| self.knows_segments()).and_then(|at| self.segments.all.get(at));
+        info.is_some_and(|info| !has_footer(info) || self.source.visited().find(info).is_some())
+    }
+
+    /// Whether the segments are still those that it was told of.
+    fn knows_segments(&self) -> bool {
+        matches!(self.source, Source::Live(_)) && self.epoch == self.source.epoch()
     }
 
     /// Finds the segment that holds the record, and enters it.
     fn find(&mut self, start: Start) -> Result<(), Error> {
-        let epoch = self.source.epoch();
-        let (segments, first_lsn) = self.source.segments();
         let (_, last) = self.source.end(self.visibility);
-        let index = holder(&segments, start, first_lsn, last).map_err(Error::from_start)?;
-        self.epoch = epoch;
-        let Some(info) = segments.get(index).copied() else {
-            let nowhere = SegmentInfo { first_lsn, ..*self.cursor.segment() };
+        if self.knows_segments() {
+            self.segments.next = self.segments.holder(start, last)?;
+        } else {
+            let epoch = self.source.epoch();
+            let mut segments = Segments::of(&self.source);
+            segments.next = segments.holder(start, last)?;
+            (self.epoch, self.segments) = (epoch, segments);
+        }
+        let Some(info) = self.segments.step() else {
+            let nowhere =
+                SegmentInfo { first_lsn: self.segments.first_lsn, ..*self.cursor.segment() };
             self.cursor.set_segment(nowhere);
             return Ok(());
         };
         self.waits_for_segment = false;
-        self.next_segments = segments.into_iter().skip(index + 1).collect();
         if info != *self.cursor.segment() {
             self.enter(info);
+            self.at_hand = self.source.visited().find(&info).unwrap_or_default();
         }
         Ok(())
     }
@@ -356,17 +403,21 @@ impl Reading {
 
     /// Goes to the record within the cursor's segment.
     fn go_to(&mut self, info: &SegmentInfo, start: Start) -> Result<(), Error> {
-        if self.at_hand.index.is_due() {
+        if self.at_hand.index.is_due() && start != Start::First {
             // Should the footer not be read, this is right as well.
             let target = match start {
                 Start::Lsn(lsn) => Target::Lsn(lsn),
                 Start::First | Start::Position(_) => Target::Start,
             };
             self.cursor.seek(target, None);
-            self.at_hand.index = self.footer(info)?.map_or(Footing::Without, Footing::Index);
+            let index = self.footer(info)?.map(Arc::new);
+            self.at_hand.index = index.map_or(Footing::Without, Footing::Index);
+            if self.at_hand.content.is_some() && self.is_complete() {
+                self.source.visited().keep(self.segments.version, *info, self.at_hand.clone());
+            }
         }
         let index = match &self.at_hand.index {
-            Footing::Index(index) => Some(index),
+            Footing::Index(index) => Some(&**index),
             Footing::NotRead | Footing::Without => None,
         };
         let (target, near) = match (start, &self.source) {
@@ -393,9 +444,17 @@ impl Reading {
     }
 
     /// The index in the footer of a sealed segment. A footer that is damaged is done without.
-    fn footer(&self, info: &SegmentInfo) -> Result<Option<Index>, Error> {
+    fn footer(&mut self, info: &SegmentInfo) -> Result<Option<Index>, Error> {
         let Some(end) = info.end.filter(|end| end.has_footer) else { return Ok(None) };
-        let file = self.open(info)?;
+        let file = match &self.at_hand.content {
+            Some(Content::File(file)) => file.clone(),
+            Some(Content::Mapped(_)) => self.open(info)?,
+            None => {
+                let file = self.open(info)?;
+                self.at_hand.content = Some(self.content_of(file.clone())?);
+                file
+            }
+        };
         let what = || format!("read the footer of {}", FileId::Segment(info.segment));
         let mut bytes = Vec::new();
         let mut wanted = FOOTER_READ_BYTES;
@@ -422,27 +481,24 @@ impl Reading {
         })
     }
 
-    /// Opens or maps the cursor's segment.
-    fn open_content(&mut self) -> Result<(), Error> {
-        let info = *self.cursor.segment();
-        let file = self.open(&info)?;
-        // Only what is all visible is complete: a segment that was sealed just now may still be
-        // on its way to the disk.
-        let is_complete = info.end.is_some_and(|end| self.limit_now() >= end.frames_end);
-        if self.source.config().map_sealed && is_complete {
-            let length = file.metadata().map_err(Error::io("look at a segment"))?.len();
-            if let Ok(length) = usize::try_from(length)
-                && let Some(mapping) = sys::map_read_only(&file, length)
-                    .map_err(Error::io(format!("map {}", FileId::Segment(info.segment))))?
-            {
-                let mapped = Bytes::from_owner(mapping);
-                self.at_hand.content = Some(Content::Mapped(mapped));
-                return Ok(());
-            }
+    /// The frames of the cursor's segment, mapped where that is asked for.
+    fn content_of(&self, file: Arc<File>) -> Result<Content, Error> {
+        let info = self.cursor.segment();
+        let end = info.end.filter(|_| self.source.config().map_sealed && self.is_complete());
+        if let Some(length) = end.and_then(|end| usize::try_from(end.frames_end).ok())
+            && let Some(mapping) = sys::map_read_only(&file, length)
+                .map_err(Error::io(format!("map {}", FileId::Segment(info.segment))))?
+        {
+            return Ok(Content::Mapped(Bytes::from_owner(mapping)));
         }
         sys::advise(&file, sys::Readahead::Most);
-        self.at_hand.content = Some(Content::File(file));
-        Ok(())
+        Ok(Content::File(file))
+    }
+
+    /// Whether the cursor's segment has ended, and all of it is visible: one that was sealed just
+    /// now may still be on its way to the disk.
+    fn is_complete(&self) -> bool {
+        self.cursor.segment().end.is_some_and(|end| self.limit >= end.frames_end)
     }
 
     /// The next record, or what has to be done before.
@@ -457,7 +513,8 @@ impl Reading {
                 return Ok(Advance::End);
             }
             if self.at_hand.content.is_none() {
-                self.open_content()?;
+                let file = self.open(self.cursor.segment())?;
+                self.at_hand.content = Some(self.content_of(file)?);
             }
             match self.cursor.step(self.limit) {
                 Step::Record(record, chunk) => {
@@ -535,47 +592,48 @@ impl Reading {
         self.cursor.fill(done.offset, done.bytes, done.is_short);
     }
 
-    /// Begins with the first of these segments, or waits until there is one.
-    fn enter_first(&mut self, segments: Vec<SegmentInfo>) {
-        self.next_segments = segments.into();
-        if let Some(info) = self.next_segments.pop_front() {
+    /// Begins with the first of the segments, or waits until there is one.
+    fn enter_first(&mut self) {
+        self.segments.next = 0;
+        if let Some(info) = self.segments.step() {
             self.waits_for_segment = false;
             self.enter(info);
-            self.visited.retain(|(visited, _)| visited.segment > info.segment);
         }
     }
 
     /// Segments came, went or were cut: is what comes next still there?
     fn look_again(&mut self) -> Result<(), Error> {
-        let (segments, first) = self.source.segments();
-        let next_lsn = self.next_lsn;
+        self.segments = Segments::of(&self.source);
+        let Segments { all, first_lsn: first, .. } = &self.segments;
+        let (next_lsn, first) = (self.next_lsn, *first);
         let current = self.cursor.segment().segment;
         if self.waits_for_segment {
-            self.enter_first(segments);
+            self.enter_first();
             return Ok(());
         }
-        let Some(index) = segments.iter().position(|info| info.segment == current) else {
+        let next = all.partition_point(|info| info.segment <= current);
+        let found = next.checked_sub(1).map(|at| all[at]).filter(|info| info.segment == current);
+        self.segments.next = next;
+        let Some(info) = found else {
             if next_lsn < first {
                 return Err(Error::Deleted { lsn: next_lsn, first });
             }
-            let follows = segments.first().is_some_and(|info| info.segment > current);
+            let follows = self.segments.all.first().is_some_and(|info| info.segment > current);
             if next_lsn > first || !follows {
                 return Err(Error::Truncated { last: self.source.end(self.visibility).1 });
             }
             // All of the segment had been read when it was deleted.
-            self.enter_first(segments);
+            self.enter_first();
             return Ok(());
         };
-        if segments[index].end != self.cursor.segment().end {
+        if info.end != self.cursor.segment().end {
             let (_, last) = self.source.end(self.visibility);
             if next_lsn > last.next() {
                 return Err(Error::Truncated { last });
             }
-            self.cursor.set_segment(segments[index]);
+            self.cursor.set_segment(info);
             self.at_hand.index = Footing::NotRead;
         }
-        self.visited.retain(|(visited, _)| segments.contains(visited));
-        self.next_segments = segments.into_iter().skip(index + 1).collect();
         self.limit = self.limit_now();
         Ok(())
     }
@@ -616,31 +674,22 @@ impl Reading {
         if !has_ended || visible.end.segment <= self.cursor.segment().segment {
             return Ok(false);
         }
-        match self.next_segments.pop_front() {
+        match self.segments.step() {
             Some(info) => {
                 self.enter(info);
                 Ok(true)
             }
             None => {
                 self.look_again()?;
-                Ok(!self.next_segments.is_empty())
+                Ok(self.segments.next < self.segments.all.len())
             }
         }
     }
 
+    /// Enters a segment, with a handle of its own: who reads on is not to share what the kernel
+    /// knows of where he reads.
     fn enter(&mut self, info: SegmentInfo) {
-        let left = *self.cursor.segment();
-        let known = self.visited.iter().position(|(visited, _)| *visited == info);
-        let known = known.and_then(|index| self.visited.remove(index));
-        let at_hand = known.map(|(_, at_hand)| at_hand).unwrap_or_default();
-        let left_at_hand = std::mem::replace(&mut self.at_hand, at_hand);
-        // Only of what has been sought in: who reads on does not come back.
-        if left.end.is_some() && !left_at_hand.index.is_due() {
-            if self.visited.len() == VISITED_MAX {
-                self.visited.pop_front();
-            }
-            self.visited.push_back((left, left_at_hand));
-        }
+        self.at_hand = AtHand::default();
         self.cursor.enter(info);
         self.limit = 0;
         self.limit = self.limit_now();

@@ -162,8 +162,8 @@ impl Wal {
             Ok(()) | Err(Error::Poisoned(_) | Error::Closed) => {}
             Err(error) => return Err(error),
         }
-        let (source, from) = (Source::Live(self.engine().clone()), from.into());
-        let reading = off_thread(move || Reading::new(source, from, visibility)).await?;
+        let nowhere = Reading::nowhere(Source::Live(self.engine().clone()), visibility);
+        let reading = go(nowhere, from.into()).await?;
         let prefetch = Prefetch::new(reading.source().config().prefetch);
         Ok(Reader { reading, prefetch })
     }
@@ -277,6 +277,13 @@ impl Reader {
                 Advance::Record(entry, position) => return Ok(Some((entry, position))),
                 Advance::End => return Ok(None),
                 Advance::Read(job) => {
+                    let job = match job.run_at_once() {
+                        Ok(done) => {
+                            self.reading.provide(done);
+                            continue;
+                        }
+                        Err(job) => job,
+                    };
                     // Should the future be dropped, the next call begins anew.
                     let mut prefetch = self.prefetch.take();
                     let read = move || prefetch.run(job).map(|done| (prefetch, done));
@@ -314,8 +321,9 @@ impl Reader {
         if self.reading.seeks_at_once(to) {
             return self.reading.seek(to);
         }
+        // Should the future be dropped, the reader stays as it is.
         let (source, visibility) = (self.reading.source().clone(), self.reading.visibility());
-        self.reading = off_thread(move || Reading::new(source, to, visibility)).await?;
+        self.reading = go(Reading::nowhere(source, visibility), to).await?;
         Ok(())
     }
 
@@ -323,6 +331,13 @@ impl Reader {
     pub fn skip_damage(&mut self) {
         self.reading.skip_damage();
     }
+}
+
+/// Goes to a record.
+async fn go(mut reading: Reading, to: Start) -> Result<Reading, Error> {
+    let reads = !reading.seeks_at_once(to);
+    let seek = move || reading.seek(to).map(|()| reading);
+    if reads { off_thread(seek).await } else { seek() }
 }
 
 /// Runs what may wait for the disk on a thread that may.

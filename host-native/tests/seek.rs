@@ -70,6 +70,39 @@ fn a_reader_goes_to_every_record_by_number_and_by_position() {
     }
 }
 
+#[tokio::test]
+async fn a_reader_for_tasks_goes_to_every_record_too() {
+    for map_sealed in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let config = WalConfig { map_sealed, ..WalConfig::in_dir(dir.path()) };
+        let (wal, _) = Wal::open(config).unwrap();
+        let records = fill(&wal);
+        let tasks = seawall::Wal::from(wal);
+        let mut reader = tasks.iter().await.unwrap();
+        for step in [1, 7, records.len() - 5] {
+            for index in (0..records.len()).map(|index| index * step % records.len()) {
+                let (lsn, position, _) = &records[index];
+                for start in [Start::Lsn(*lsn), Start::Position(*position)] {
+                    reader.seek(start).await.unwrap();
+                    let mut fresh = tasks.read_from(start).await.unwrap();
+                    for expected in records.iter().skip(index).take(2) {
+                        for reader in [&mut reader, &mut fresh] {
+                            let (entry, at) = reader.next_record().await.unwrap().unwrap();
+                            assert_eq!((entry.lsn, at, entry.value.to_vec()), expected.clone());
+                        }
+                    }
+                }
+            }
+        }
+        let last = records.last().unwrap().0;
+        let beyond = reader.seek(last.plus(2)).await.unwrap_err();
+        assert!(matches!(beyond, Error::BeyondEnd { .. }), "{beyond}");
+        reader.seek(last).await.unwrap();
+        assert_eq!(reader.next_record().await.unwrap().unwrap().0.lsn, last);
+        assert!(reader.next_record().await.unwrap().is_none());
+    }
+}
+
 #[test]
 fn any_offset_leads_to_the_first_record_from_there_on() {
     let dir = tempfile::tempdir().unwrap();

@@ -3,13 +3,19 @@
 
 use seawall::blocking::Wal;
 use seawall::{
-    Error, Fault, FsyncPolicy, Level, Lsn, Operation, Record, Start, Visibility, WalConfig,
+    Call, Error, Fault, FsyncPolicy, Interpose, Level, Lsn, Operation, Record, SegmentId, Start,
+    Visibility, WalConfig,
 };
+use seawall_core::wire::header::Identity;
+use seawall_core::wire::name::FileId;
 use seawall_tests::descriptors::open_files;
 use seawall_tests::interpose::{EIO, Watch, os_error};
+use seawall_tests::random::Random;
 use seawall_tests::records::{read_all, record_bytes, rest};
+use seawall_tests::runner::number;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 fn config(dir: &Path) -> WalConfig {
@@ -118,6 +124,158 @@ fn fault_d25_a_reader_of_what_is_deleted_is_told_and_no_file_stays_open() {
     append(&wal, 501, 1);
     for target in open_files(temp.path()) {
         assert!(!target.to_string_lossy().contains("(deleted)"), "{}", target.display());
+    }
+}
+
+/// However many readers seek in however many segments, few files stay open for them, and none of
+/// what is deleted: it is gone, or used again.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_is_kept_for_readers_is_bounded_and_goes_with_its_segment() {
+    for recycle_segments in [0, 2] {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig { recycle_segments, ..config(temp.path()) };
+        let (wal, _) = Wal::open(config).unwrap();
+        append(&wal, 1, 4_000);
+        assert!(wal.stats().segments.len() > 60);
+        let mut readers: Vec<_> = (0..30).map(|_| wal.iter().unwrap()).collect();
+        for number in (0..200).map(|step| step * 1_237 % 4_000 + 1).chain([4_000]) {
+            for reader in &mut readers {
+                reader.seek(Lsn::new(number)).unwrap();
+                assert_eq!(reader.next_record().unwrap().unwrap().0.lsn.get(), number);
+            }
+        }
+        // 32 segments, and the handful that the log itself has open, with its lock.
+        assert!((33..=32 + 8).contains(&open_files(temp.path()).len()));
+        wal.delete_segments_before(Lsn::new(4_000)).unwrap();
+        for target in open_files(temp.path()) {
+            assert!(!target.to_string_lossy().contains("(deleted)"), "{}", target.display());
+        }
+        append(&wal, 4_001, 200);
+        let segments = wal.stats().segments;
+        let recycled = segments.iter().filter(|stat| is_recycled(temp.path(), stat.segment));
+        assert_eq!(recycled.count(), recycle_segments);
+        for reader in &mut readers {
+            assert_eq!(reader.next_record().unwrap().unwrap().0.lsn.get(), 4_001);
+        }
+    }
+}
+
+/// Whoever shortens a file waits until the other end is dropped.
+struct HeldTrims(Mutex<Receiver<()>>);
+
+impl Interpose for HeldTrims {
+    fn before(&self, call: &Call) -> Option<Fault> {
+        if call.operation == Operation::Truncate {
+            assert!(self.0.lock().unwrap().recv().is_err());
+        }
+        None
+    }
+}
+
+/// The space that a segment did not use is given back once it has ended: a mapping of it is not to
+/// be looked at there.
+#[test]
+fn a_segment_that_is_trimmed_while_it_is_read_mapped_is_read_to_its_end() {
+    let temp = tempfile::tempdir().unwrap();
+    let (let_go, held) = channel();
+    let config = WalConfig {
+        map_sealed: true,
+        max_segment_size: 16 << 20,
+        interpose: Some(Arc::new(HeldTrims(Mutex::new(held)))),
+        ..config(temp.path())
+    };
+    let (wal, _) = Wal::open(config).unwrap();
+    append(&wal, 1, 3_000);
+    wal.rotate().unwrap();
+    append(&wal, 3_001, 1);
+    let path = temp.path().join(FileId::Segment(SegmentId::FIRST).name().to_string());
+    let mut reader = wal.read_from(Lsn::new(1)).unwrap();
+    assert_eq!(reader.next_record().unwrap().unwrap().0.lsn.get(), 1);
+    let reserved = path.metadata().unwrap().len();
+    drop(let_go);
+    wal.close().unwrap();
+    assert!(path.metadata().unwrap().len() + (64 << 10) < reserved, "it was trimmed meanwhile");
+    assert_eq!(rest(reader).last().unwrap().lsn.get(), 3_001);
+}
+
+/// Whether the file was another segment's before, as its header says.
+#[cfg(target_os = "linux")]
+fn is_recycled(dir: &Path, segment: SegmentId) -> bool {
+    let bytes = std::fs::read(dir.join(FileId::Segment(segment).name().to_string())).unwrap();
+    Identity::parse(&bytes, crc32c::crc32c_append).unwrap().earlier.is_some()
+}
+
+/// Readers that live long go to and fro while segments end, go, and are cut.
+/// `SEAWALL_SEED=n` and the name of the test run one life alone.
+#[test]
+fn seeks_find_every_record_whatever_becomes_of_its_segment() {
+    let seeds = number("SEAWALL_SEED").map_or(0..12, |seed| seed..seed + 1);
+    for seed in seeds {
+        println!("replay with SEAWALL_SEED={seed}");
+        seek_through_a_life(&mut Random::new(seed));
+    }
+}
+
+fn seek_through_a_life(random: &mut Random) {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig {
+        recycle_segments: random.index(3),
+        map_sealed: random.chance(1, 3),
+        max_segment_size: 16 << 10,
+        ..config(temp.path())
+    };
+    let (wal, _) = Wal::open(config).unwrap();
+    let begin = |from| wal.read_from_with(from, Visibility::Written).unwrap();
+    let mut readers: Vec<_> = (0..3).map(|_| begin(Start::First)).collect();
+    // By LSN, from `first` on: where it begins, and its value.
+    let (mut first, mut model) = (1, Vec::new());
+    for step in 0..1_500_u64 {
+        let any = |random: &mut Random| first + random.below(model.len().max(1) as u64);
+        match random.below(40) {
+            0 => wal.rotate().unwrap(),
+            1 => {
+                wal.delete_segments_before(Lsn::new(any(random))).unwrap();
+                let now = wal.stats().first_lsn.get();
+                model.drain(..usize::try_from(now - first).unwrap());
+                first = now;
+            }
+            2 if !model.is_empty() => {
+                let last = any(random);
+                wal.truncate_after(Lsn::new(last)).unwrap();
+                model.truncate(usize::try_from(last - first).unwrap() + 1);
+            }
+            3..20 => {
+                let value = record_bytes(step, random.index(1_500));
+                let position = wal.append_with(&Record::put(b"k", &value), Level::Os).unwrap();
+                assert_eq!(position.last.get(), first + model.len() as u64);
+                model.push((position.position, value));
+            }
+            _ if model.is_empty() => {}
+            _ => {
+                let lsn = any(random);
+                let (position, value) = &model[usize::try_from(lsn - first).unwrap()];
+                let start = if random.chance(1, 2) {
+                    Start::from(Lsn::new(lsn))
+                } else {
+                    (*position).into()
+                };
+                let which = random.index(readers.len());
+                if random.chance(1, 10) {
+                    readers[which] = begin(start);
+                }
+                let reader = &mut readers[which];
+                reader.seek(start).unwrap();
+                let (entry, at) = reader.next_record().unwrap().unwrap();
+                assert_eq!((entry.lsn.get(), at), (lsn, *position));
+                assert_eq!(&entry.value[..], value);
+                if let Some((_, value)) = model.get(usize::try_from(lsn + 1 - first).unwrap()) {
+                    assert_eq!(&reader.next_record().unwrap().unwrap().0.value[..], value);
+                } else {
+                    assert!(reader.next_record().unwrap().is_none());
+                }
+            }
+        }
     }
 }
 

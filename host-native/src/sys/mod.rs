@@ -9,6 +9,7 @@
 //! | map a file           | mmap      | mmap                   | none             | unix     |
 //! | past the page cache  | O_DIRECT  | none                   | none             | none     |
 //! | what the cache has   | cachestat | none                   | none             | none     |
+//! | read what it has     | preadv2   | none                   | none             | none     |
 //! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
@@ -29,7 +30,7 @@ pub(crate) use allocate::allocate;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::evict;
 pub(crate) use cache::{Cached, Readahead, advise, cached};
-pub(crate) use positional::{read_at, write_all_at};
+pub(crate) use positional::{read_at, read_cached, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
 pub(crate) use sync::sync_folder;

@@ -1,0 +1,102 @@
+//! Sealed segments that readers have sought in: their files and indexes stay at hand, for all
+//! readers of a log together, so that what is open does not grow with how many they are.
+
+use bytes::Bytes;
+use seawall_core::log::SegmentInfo;
+use seawall_core::wire::seal::Index;
+use std::collections::VecDeque;
+use std::fs::File;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// The bytes of a segment.
+#[derive(Clone)]
+pub(crate) enum Content {
+    File(Arc<File>),
+    /// Its frames: what comes behind them may be cut off.
+    Mapped(Bytes),
+}
+
+/// A segment's index.
+#[derive(Clone, Default)]
+pub(crate) enum Footing {
+    #[default]
+    NotRead,
+    /// It is not sealed, or its footer is damaged.
+    Without,
+    Index(Arc<Index>),
+}
+
+impl Footing {
+    pub(crate) const fn is_due(&self) -> bool {
+        matches!(self, Self::NotRead)
+    }
+}
+
+/// What is at hand of a segment.
+#[derive(Clone, Default)]
+pub(crate) struct AtHand {
+    pub(crate) content: Option<Content>,
+    pub(crate) index: Footing,
+}
+
+/// So many segments are kept, the latest ones.
+const VISITED_MAX: usize = 32;
+
+/// The segments of one log that are kept.
+#[derive(Default)]
+pub(crate) struct Visited(Mutex<Kept>);
+
+#[derive(Default)]
+struct Kept {
+    /// Changes when segments go or are cut.
+    version: u64,
+    /// The one used last is the last.
+    segments: VecDeque<(SegmentInfo, AtHand)>,
+}
+
+impl Visited {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who keeps a segment says which version he had before he was told of it.
+    pub(crate) fn version(&self) -> u64 {
+        self.kept().version
+    }
+
+    pub(crate) fn find(&self, info: &SegmentInfo) -> Option<AtHand> {
+        let mut kept = self.kept();
+        let at = kept.segments.iter().rposition(|(visited, _)| visited == info)?;
+        let found = kept.segments.remove(at)?;
+        let at_hand = found.1.clone();
+        kept.segments.push_back(found);
+        Some(at_hand)
+    }
+
+    /// Keeps a segment, unless it may have gone since `version`: its file is not to be held then.
+    pub(crate) fn keep(&self, version: u64, info: SegmentInfo, at_hand: AtHand) {
+        let mut kept = self.kept();
+        if kept.version != version {
+            return;
+        }
+        kept.segments.retain(|(visited, _)| *visited != info);
+        if kept.segments.len() == VISITED_MAX {
+            kept.segments.pop_front();
+        }
+        kept.segments.push_back((info, at_hand));
+    }
+
+    /// Lets go of all but these, which come in order: before the files of others are removed or
+    /// used again.
+    pub(crate) fn keep_only(&self, segments: impl Iterator<Item = SegmentInfo>) {
+        let mut kept = self.kept();
+        kept.version += 1;
+        if !kept.segments.is_empty() {
+            let segments: Vec<_> = segments.collect();
+            kept.segments.retain(|(visited, _)| {
+                let at = segments.binary_search_by_key(&visited.segment, |info| info.segment);
+                at.is_ok_and(|at| segments[at] == *visited)
+            });
+        }
+    }
+}
