@@ -27,6 +27,7 @@ use crate::execute::Executor;
 use crate::gather::Gather;
 use crate::meter::Event;
 use crate::reader::Source;
+use crate::stall::Stall;
 use crate::sync::{
     self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
 };
@@ -53,6 +54,11 @@ type Memory = Vec<u8>;
 /// So often who waits for a plain write looks whether it is done before he sleeps: one to three
 /// microseconds, as processors go.
 const SPINS: u32 = if cfg!(shuttle) { 3 } else { 100 };
+
+/// A task writes no batch that is longer; with zeros behind it, that takes 100 us at most.
+const TASK_WRITE_BYTES_MAX: u64 = 64 << 10;
+/// So often a task writes, or looks out for another's write, before it waits.
+const TASK_WRITES_MAX: usize = 4;
 
 /// An open log and its threads, which end when this is dropped.
 pub(crate) struct Handle {
@@ -132,6 +138,7 @@ pub(crate) struct Engine {
     epoch: AtomicU64,
     pub(crate) visited: Visited,
     gates: Gates,
+    stall: Stall,
     /// How far records are written and durable, and how often a full disk has undone some: for
     /// those who do not take the lock. They change under it.
     written: AtomicU64,
@@ -330,6 +337,7 @@ impl Engine {
         let handle = Handle::new(Arc::new(Self {
             id: log.id(),
             gates: Gates::default(),
+            stall: Stall::default(),
             written: AtomicU64::new(log.written().lsn.get()),
             durable: AtomicU64::new(log.durable().lsn.get()),
             rollbacks: AtomicU64::new(0),
@@ -366,22 +374,46 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes an append into the log, for whoever does not wait with a thread.
+    /// Takes an append into the log, for a task. What is short is written at once.
     pub(crate) fn append(
         self: &Arc<Self>,
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Admitted, Error> {
         let mut state = self.lock();
-        let admitted = match self.admit(&mut state, entries, level)? {
-            Admission::Taken(appended) => {
-                let slot = (level != Level::Buffered).then(|| state.register(level, appended.last));
-                Admitted::Taken(appended, slot.map(|slot| self.wait(slot)))
+        if let ([entry], Level::Os) = (entries, level)
+            && entry.stored_bytes() <= TASK_WRITE_BYTES_MAX
+            && !self.stall.is_on()
+            && let Some((appended, write)) = state.begin_fast(entry)
+        {
+            drop(state);
+            let goal = Goal { level, lsn: appended.last };
+            let began = Instant::now();
+            let left = self.run_fast(write, goal);
+            self.stall.see(began.elapsed());
+            let wait =
+                left.map_or(Ok(None), |(state, aftermath)| self.end_help(state, aftermath, goal));
+            return Ok(Admitted::Taken(appended, wait?));
+        }
+        if let ([entry], Level::Buffered) = (entries, level)
+            && let Some(appended) = state.buffer_fast(entry)
+        {
+            return Ok(Admitted::Taken(appended, None));
+        }
+        match self.admit(&mut state, entries, level)? {
+            Admission::Taken(appended) if level == Level::Buffered => {
+                self.leave_work(state);
+                Ok(Admitted::Taken(appended, None))
             }
-            Admission::Later(slot) => Admitted::Later(self.wait(slot)),
-        };
-        self.leave_work(state);
-        Ok(admitted)
+            Admission::Taken(appended) => {
+                let slot = state.register(level, appended.last);
+                Ok(Admitted::Taken(appended, self.help(state, slot, level)?))
+            }
+            Admission::Later(slot) => {
+                self.leave_work(state);
+                Ok(Admitted::Later(self.wait(slot)))
+            }
+        }
     }
 
     /// Appends, and waits on this thread until the records have reached `level`.
@@ -395,7 +427,10 @@ impl Engine {
             && let Some((appended, write)) = state.begin_fast(entry)
         {
             drop(state);
-            self.end_fast(write, Goal { level, lsn: appended.last })?;
+            let goal = Goal { level, lsn: appended.last };
+            if let Some((state, aftermath)) = self.run_fast(write, goal) {
+                self.end_lead(state, aftermath, goal)?;
+            }
             return Ok(appended);
         }
         if let ([entry], Level::Buffered) = (entries, level)
@@ -422,20 +457,24 @@ impl Engine {
         }
     }
 
-    /// Runs a write of the core's fast path. Nearly always nothing is to be seen to then.
-    fn end_fast(&self, write: Write<Memory>, goal: Goal) -> Result<(), Error> {
+    /// Runs a write of the core's fast path. Nearly always nothing is to be seen to then: `None`.
+    fn run_fast(
+        &self,
+        write: Write<Memory>,
+        goal: Goal,
+    ) -> Option<(MutexGuard<'_, State>, Aftermath)> {
         let done = self.executor.execute_write(write);
         let mut state = self.lock();
         state.counters.writes += 1;
         let aftermath = match state.log.complete_fast(done) {
             Ok(()) if state.is_calm() => {
                 self.written.store(goal.lsn.get(), Ordering::Release);
-                return Ok(());
+                return None;
             }
             Ok(()) => self.after_completion(&mut state, Duration::ZERO, Aftermath::default()),
             Err(done) => self.complete(&mut state, done, Duration::ZERO),
         };
-        self.end_lead(state, aftermath, goal)
+        Some((state, aftermath))
     }
 
     fn admit(
@@ -468,13 +507,12 @@ impl Engine {
         Wait { engine: self.clone(), slot: Some(slot) }
     }
 
-    /// Wants everything appended so far to reach a level.
-    pub(crate) fn flush(self: &Arc<Self>, level: Level) -> Result<Wait, Error> {
+    /// Wants everything appended so far to reach a level. `None`: it has.
+    pub(crate) fn flush(self: &Arc<Self>, level: Level) -> Result<Option<Wait>, Error> {
         let mut state = self.lock();
         let lsn = state.log.flush(level).map_err(refused)?;
         let slot = state.register(level, lsn);
-        self.leave_work(state);
-        Ok(self.wait(slot))
+        self.help(state, slot, level)
     }
 
     /// As [`Engine::flush`], and waits on this thread.
@@ -592,6 +630,67 @@ impl Engine {
         let slot = state.register(goal.level, goal.lsn);
         let state = self.tell_unlocked(state, aftermath);
         self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
+    }
+
+    /// As [`Engine::end_lead`], for a task: what it is to wait for, if anything.
+    fn end_help<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        aftermath: Aftermath,
+        goal: Goal,
+    ) -> Result<Option<Wait>, Error> {
+        let slot = (!self.has_reached(goal)).then(|| state.register(goal.level, goal.lsn));
+        let state = self.tell_unlocked(state, aftermath);
+        match slot {
+            Some(slot) => self.help(state, slot, goal.level),
+            None => {
+                let state = self.write_short(state);
+                self.go(state, Aftermath::default());
+                Ok(None)
+            }
+        }
+    }
+
+    /// What a task does before it waits: it writes what is short, and looks whether another is done
+    /// with that, for about as long as it takes. It syncs nothing. `None`: it need not wait.
+    fn help<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        slot: SlotId,
+        level: Level,
+    ) -> Result<Option<Wait>, Error> {
+        if level == Level::Os {
+            // Where several wait, one write takes all of them along: theirs is to come together.
+            if state.log.is_writing_plainly() && state.written.len() == 1 {
+                state = self.stay_awake(state);
+            }
+            state = self.write_short(state);
+            if let Some(outcome) = state.slots.outcome(slot) {
+                self.go(state, Aftermath::default());
+                return outcome.into_result().map(|()| None);
+            }
+        }
+        self.leave_work(state);
+        Ok(Some(self.wait(slot)))
+    }
+
+    /// Writes what is due and short, on a task's thread.
+    fn write_short<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        for _ in 0..TASK_WRITES_MAX {
+            let due = state.log.plain_write_due();
+            let is_short = due.is_some_and(|bytes| bytes <= TASK_WRITE_BYTES_MAX);
+            let Some(command) =
+                (is_short && !self.stall.is_on()).then(|| state.set_out()).flatten()
+            else {
+                break;
+            };
+            drop(state);
+            let began = Instant::now();
+            let (now, aftermath) = self.execute(command);
+            self.stall.see(began.elapsed());
+            state = self.tell_unlocked(now, aftermath);
+        }
+        state
     }
 
     /// Waits, without sleep, for about as long as a short write takes: a switch of threads takes

@@ -47,6 +47,7 @@ pub mod inspect;
 mod meter;
 mod prefetch;
 mod reader;
+mod stall;
 mod sync;
 mod sys;
 mod tokio;

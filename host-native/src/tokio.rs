@@ -1,8 +1,11 @@
 //! The log for tasks: the same names as [`crate::blocking`], each to be awaited.
 //!
-//! No call blocks a worker of the runtime on the disk: writes and syncs run on the log's I/O
-//! thread, and files are read on the runtime's blocking threads. Encoding a record, and compressing
-//! it if asked, happen in the call itself.
+//! No call waits for the disk: syncs and long writes run on the log's own thread, long reads and
+//! those of what is not in memory on the runtime's blocking threads. Encoding a record, compressing
+//! it if asked, and writing or reading up to 64 KiB of the page cache happen in the call itself,
+//! since going to another thread takes twenty times as long as that. Should such a write have to
+//! wait all the same, as when the kernel has too much to write back, those of the next 100 ms are
+//! left to the log's thread.
 //!
 //! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
 //! whose append had not is not in it.
@@ -13,6 +16,7 @@ use crate::error::Error;
 use crate::prefetch::Prefetch;
 use crate::reader::{Advance, Entry, Reading, Source, Visibility};
 use crate::{RecoveryInfo, Stats, blocking, prepare};
+use ::tokio::task::coop;
 use seawall_core::config::Level;
 use seawall_core::cursor::Start;
 use seawall_core::id::{Lsn, Position};
@@ -95,6 +99,8 @@ impl Wal {
     }
 
     async fn append_all(&self, records: &[Record<'_>], level: Level) -> Result<Appended, Error> {
+        // Most appends are done at once: who makes many lets others have their turn.
+        coop::consume_budget().await;
         loop {
             let admitted =
                 prepare(self.config(), records, |entries| self.engine().append(entries, level))?;
@@ -114,8 +120,7 @@ impl Wal {
     /// # Errors
     /// See [`blocking::Wal::flush`].
     pub async fn flush(&self) -> Result<(), Error> {
-        let wait = self.engine().flush(Level::Os)?;
-        wait.await
+        self.reach(Level::Os).await
     }
 
     /// Is done when everything appended before is durable.
@@ -123,8 +128,14 @@ impl Wal {
     /// # Errors
     /// See [`blocking::Wal::flush`].
     pub async fn sync(&self) -> Result<(), Error> {
-        let wait = self.engine().flush(Level::Disk)?;
-        wait.await
+        self.reach(Level::Disk).await
+    }
+
+    async fn reach(&self, level: Level) -> Result<(), Error> {
+        match self.engine().flush(level)? {
+            Some(wait) => wait.await,
+            None => Ok(()),
+        }
     }
 
     /// Is done when the record `lsn` and all before it are durable.

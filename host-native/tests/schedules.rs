@@ -9,8 +9,8 @@
 
 use seawall::blocking::Wal;
 use seawall::{
-    Call, ChecksumKind, Error, Fault, FsyncPolicy, Injected, Interpose, Level, LogId, Lsn, Record,
-    Time, WalConfig,
+    Appended, Call, ChecksumKind, Error, Fault, FsyncPolicy, Injected, Interpose, Level, LogId,
+    Lsn, Record, Time, WalConfig,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, future, thread};
@@ -181,6 +181,45 @@ fn tasks_and_threads_share_a_log_and_tasks_may_go_away() {
 }
 
 #[test]
+fn tasks_write_for_themselves_and_leave_nobody_waiting() {
+    check(|dir| {
+        let wal = open(WalConfig { fsync_policy: FsyncPolicy::Os, ..config(dir) });
+        // From here on writes are alone.
+        wal.truncate_after(Lsn::ZERO).unwrap();
+        let works: [fn(&Wal); 3] = [
+            |wal| {
+                let tasks = seawall::Wal::from(wal.clone());
+                future::block_on(async {
+                    for _ in 0..3 {
+                        let appended =
+                            tasks.append_with(&record(b"task"), Level::Os).await.unwrap();
+                        assert!(tasks.stats().written_lsn >= appended.last);
+                    }
+                });
+            },
+            |wal| {
+                let tasks = seawall::Wal::from(wal.clone());
+                future::block_on(async {
+                    let batch = [record(b"two"), record(b"at once")];
+                    let first = tasks.append_batch_with(&batch, Level::Os).await.unwrap();
+                    let last = tasks.append_with(&record(b"task"), Level::Buffered).await.unwrap();
+                    assert!(tasks.stats().written_lsn >= first.last);
+                    tasks.flush().await.unwrap();
+                    assert!(tasks.stats().written_lsn >= last.last);
+                });
+            },
+            |wal| {
+                let appended = wal.append_with(&record(b"thread"), Level::Disk).unwrap();
+                assert!(wal.stats().durable_lsn >= appended.last);
+            },
+        ];
+        at_once(&wal, works, |wal, work| work(wal));
+        wal.close().unwrap();
+        assert_eq!(wal.stats().durable_lsn, Lsn::new(7));
+    });
+}
+
+#[test]
 fn whoever_has_nothing_to_wait_for_keeps_no_time_for_others() {
     check(|dir| {
         let wal = open(config(dir));
@@ -323,11 +362,31 @@ fn a_full_disk_undoes_what_was_only_to_be_written_too() {
     check(|dir| appends_on_a_full_disk(dir, [Level::Os, Level::Os, Level::Disk]));
 }
 
+#[test]
+fn a_full_disk_undoes_what_tasks_wrote() {
+    check(|dir| {
+        let append = |wal: &Wal, level| {
+            let tasks = seawall::Wal::from(wal.clone());
+            future::block_on(async { tasks.append_with(&record(&[1; 1_000]), level).await })
+        };
+        appends_on_a_full_disk_by(dir, [Level::Os, Level::Os, Level::Disk], append);
+    });
+}
+
 fn appends_on_a_full_disk(dir: &Path, levels: [Level; 3]) {
+    let append = |wal: &Wal, level| wal.append_with(&record(&[1; 1_000]), level);
+    appends_on_a_full_disk_by(dir, levels, append);
+}
+
+fn appends_on_a_full_disk_by(
+    dir: &Path,
+    levels: [Level; 3],
+    append: fn(&Wal, Level) -> Result<Appended, Error>,
+) {
     let fault = || Fault::Short(300, io::ErrorKind::StorageFull.into());
     let wal = open(WalConfig { interpose: Some(FailsOnce::second(fault)), ..config(dir) });
-    let kept = at_once(&wal, levels, |wal, level| {
-        let append = || match wal.append_with(&record(&[1; 1_000]), level) {
+    let kept = at_once(&wal, levels.map(|level| (level, append)), |wal, (level, append)| {
+        let append = || match append(wal, level) {
             Ok(_) => 1,
             Err(Error::DiskFull(_)) => 0,
             Err(error) => panic!("{error}"),

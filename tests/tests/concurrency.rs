@@ -1,13 +1,16 @@
 //! Threads and tasks at once, with rotation, deletion and readers beside them: everybody is woken,
 //! nothing is lost, and a deadline never hangs (invariants 7, 18 to 20).
 
-use seawall::{Call, Fault, FsyncPolicy, Interpose, Level, Lsn, Record, WalConfig, blocking};
-use seawall_tests::interpose::writes_frames;
+use seawall::{
+    Call, Error, Fault, FsyncPolicy, Interpose, Level, Lsn, Record, WalConfig, blocking,
+};
+use seawall_tests::interpose::{EIO, ENOSPC, Watch, os_error, writes_frames};
 use seawall_tests::records::{read_all, record_bytes};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TASKS: u64 = 32;
 const THREADS: u64 = 4;
@@ -150,6 +153,157 @@ impl Interpose for Hold {
             is_released.recv().unwrap();
         }
         None
+    }
+}
+
+/// Which threads wrote frames: their names, in order.
+#[derive(Default)]
+struct Writers {
+    names: Mutex<Vec<String>>,
+    /// Each write takes longer than a task waits for one.
+    is_slow: AtomicBool,
+}
+
+impl Interpose for Writers {
+    fn before(&self, call: &Call) -> Option<Fault> {
+        if writes_frames(call) {
+            let name = std::thread::current().name().unwrap_or_default().to_owned();
+            self.names.lock().unwrap().push(name);
+            let began = Instant::now();
+            while self.is_slow.load(Ordering::Relaxed) && began.elapsed() < Duration::from_millis(2)
+            {
+                std::hint::spin_loop();
+            }
+        }
+        None
+    }
+}
+
+impl Writers {
+    /// Those since the last look.
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.names.lock().unwrap())
+    }
+}
+
+const LOGS_OWN: &str = "seawall-commits";
+
+/// A log at `Os` for tasks, of which no write sets out but for an append.
+async fn log_for_tasks(dir: &Path) -> (Arc<Writers>, seawall::Wal) {
+    let writers = Arc::new(Writers::default());
+    let config = WalConfig {
+        fsync_policy: FsyncPolicy::Os,
+        interpose: Some(writers.clone()),
+        ..WalConfig::in_dir(dir)
+    };
+    let (wal, _) = seawall::Wal::open(config).await.unwrap();
+    wal.append_with(&Record::put(b"k", b"first"), Level::Disk).await.unwrap();
+    writers.take();
+    (writers, wal)
+}
+
+#[tokio::test]
+async fn a_task_writes_what_is_short_and_syncs_nothing() {
+    let temp = tempfile::tempdir().unwrap();
+    let (writers, wal) = log_for_tasks(temp.path()).await;
+    let here = std::thread::current().name().unwrap().to_owned();
+    assert_ne!(here, LOGS_OWN);
+    for number in 0..1_000_u32 {
+        wal.append(&Record::put(b"k", &number.to_le_bytes())).await.unwrap();
+    }
+    let batch = vec![Record::put(b"k", &[7; 1_000]); 50];
+    wal.append_batch(&batch).await.unwrap();
+    wal.append_with(&Record::put(b"k", b"later"), Level::Buffered).await.unwrap();
+    wal.flush().await.unwrap();
+    let names = writers.take();
+    assert!(names.len() >= 1_002);
+    // A machine that is busy enough makes a short write look like a long one.
+    let own = names.iter().filter(|name| **name == here).count();
+    assert!(own > names.len() / 2, "{own} of {}", names.len());
+    wal.append_with(&Record::put(b"k", b"synced"), Level::Disk).await.unwrap();
+    wal.append(&Record::put(b"k", &vec![7; 65 << 10])).await.unwrap();
+    wal.append_batch(&vec![Record::put(b"k", &[7; 1_000]); 70]).await.unwrap();
+    assert_eq!(writers.take(), [LOGS_OWN; 3]);
+    wal.close().await.unwrap();
+    assert_eq!(wal.stats().records, 1 + 1_000 + 50 + 1 + 1 + 1 + 70);
+}
+
+#[tokio::test]
+async fn after_a_write_that_had_to_wait_tasks_leave_writes_to_the_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let (writers, wal) = log_for_tasks(temp.path()).await;
+    // Should the machine stand still for longer than the log remembers, once more.
+    loop {
+        writers.is_slow.store(true, Ordering::Relaxed);
+        while writers.take().first().is_none_or(|name| name == LOGS_OWN) {
+            wal.append(&Record::put(b"k", b"slow")).await.unwrap();
+        }
+        writers.is_slow.store(false, Ordering::Relaxed);
+        wal.append(&Record::put(b"k", b"next")).await.unwrap();
+        if writers.take() == [LOGS_OWN] {
+            break;
+        }
+    }
+    // And take them up again.
+    while writers.take().first().is_none_or(|name| name == LOGS_OWN) {
+        wal.append(&Record::put(b"k", b"later")).await.unwrap();
+    }
+    wal.close().await.unwrap();
+}
+
+/// All in one thread: who appends without end must let others have their turn.
+#[tokio::test]
+async fn a_task_that_appends_without_end_lets_others_run() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_, wal) = log_for_tasks(temp.path()).await;
+    for level in [Level::Buffered, Level::Os] {
+        let (told, is_told) = (Arc::new(AtomicBool::new(false)), wal.clone());
+        let other = tokio::spawn({
+            let told = told.clone();
+            async move { told.store(true, Ordering::Relaxed) }
+        });
+        let mut appends = 0;
+        while !told.load(Ordering::Relaxed) {
+            is_told.append_with(&Record::put(b"k", b"v"), level).await.unwrap();
+            appends += 1;
+            assert!(appends < 10_000, "at {level:?} nobody else had a turn");
+        }
+        other.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_task_is_told_what_became_of_its_own_write() {
+    for code in [ENOSPC, EIO] {
+        let temp = tempfile::tempdir().unwrap();
+        let watch = Arc::new(Watch::default());
+        let config = WalConfig {
+            fsync_policy: FsyncPolicy::Os,
+            interpose: Some(watch.clone()),
+            ..WalConfig::in_dir(temp.path())
+        };
+        let (wal, _) = seawall::Wal::open(config).await.unwrap();
+        let append = || async { wal.append(&Record::put(b"k", b"v")).await };
+        for _ in 0..100 {
+            append().await.unwrap();
+        }
+        let mut is_first = true;
+        watch.set(move |call| {
+            let fails = writes_frames(call) && std::mem::replace(&mut is_first, false);
+            fails.then(|| Fault::Fails(os_error(code)))
+        });
+        let error = append().await.unwrap_err();
+        let after = append().await;
+        if code == ENOSPC {
+            assert!(matches!(error, Error::DiskFull(_)), "{error}");
+            assert!(after.is_ok(), "{after:?}");
+        } else {
+            assert!(matches!(error, Error::Poisoned(_)), "{error}");
+            assert!(matches!(after, Err(Error::Poisoned(_))), "{after:?}");
+        }
+        drop(wal);
+        let (wal, _) = blocking::Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+        assert_eq!(read_all(&wal).len(), 100 + usize::from(code == ENOSPC));
     }
 }
 

@@ -600,15 +600,25 @@ fn a_commit_is_due_when_there_is_one() {
     let mut disk = Disk::with_sectors(512);
     let config = Config { fsync_policy: FsyncPolicy::Os, ..config() };
     let mut log = open_with(&mut disk, &config);
-    let mut commits = 0;
+    let (mut commits, mut plain_writes) = (0, 0);
     let mut waiting = Vec::new();
     for round in 0..200 {
         let level = [Level::Buffered, Level::Os, Level::Disk][round % 3];
         let appended = log.append(&Entry::from(&Record::put(b"key", &[7; 300])), level);
         assert!(matches!(appended, Ok(_) | Err(AppendError::Busy)), "{appended:?}");
-        let is_due = log.is_commit_due();
+        let (is_due, plain) = (log.is_commit_due(), log.plain_write_due());
         let command = log.poll_lane(Lane::Commit);
         assert_eq!(command.is_some(), is_due, "round {round}");
+        let written = match &command {
+            Some(Command::Write(write)) if !write.sync => Some(write.data.as_ref()),
+            _ => None,
+        };
+        assert_eq!(plain.is_some(), written.is_some(), "round {round}");
+        if let (Some(bytes), Some(data)) = (plain, written) {
+            let (records, zeros) = data.split_at(usize::try_from(bytes).unwrap());
+            assert!(!records.is_empty() && zeros.iter().all(|byte| *byte == 0), "round {round}");
+            plain_writes += 1;
+        }
         commits += u32::from(is_due);
         waiting.extend(command);
         // Up to two are under way, and each tenth finds no room.
@@ -621,7 +631,7 @@ fn a_commit_is_due_when_there_is_one() {
             log.complete(disk.execute(command, None));
         }
     }
-    assert!(commits > 50);
+    assert!(commits > 50 && plain_writes > 10, "{plain_writes} of {commits}");
 }
 
 #[test]

@@ -201,6 +201,15 @@ impl<B: Buffer> Log<B> {
         })
     }
 
+    /// How many bytes of records the next command of [`Lane::Commit`](crate::command::Lane::Commit)
+    /// writes, if it is a write and syncs nothing.
+    pub fn plain_write_due(&self) -> Option<u64> {
+        let is_over = self.rollback.is_some() || self.poison.is_some();
+        let is_due = !is_over && self.next_write_is_durable() == Some(false);
+        let batch = self.batches.queued.front().or(self.batches.filling.as_ref());
+        batch.filter(|_| is_due).map(Batch::bytes)
+    }
+
     /// Whether bytes are on their way to the kernel and no further.
     pub fn is_writing_plainly(&self) -> bool {
         self.flights.last().is_some_and(|flight| flight.durable.is_none())

@@ -1,0 +1,69 @@
+//! Whether tasks make short writes themselves.
+//!
+//! A short write to the page cache takes about a microsecond; to have a thread of the log's own
+//! make it takes twenty, for two switches of threads. But a kernel that has much to write back lets
+//! writers wait, and no worker of a runtime is to be held for long. So tasks write until a write
+//! has taken long, and leave writes to the log's thread for a while then.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// A write that takes longer holds its writer; what a busy machine does to a thread is shorter.
+const STALL: Duration = Duration::from_millis(1);
+/// Tasks leave writes alone for so long after one: a hundredth of the time at most is lost so.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The last stall, while it matters.
+#[derive(Debug)]
+pub(crate) struct Stall {
+    start: Instant,
+    /// When it no longer matters, in microseconds after `start`; 0: there was none.
+    over: AtomicU64,
+}
+
+impl Default for Stall {
+    fn default() -> Self {
+        Self { start: Instant::now(), over: AtomicU64::new(0) }
+    }
+}
+
+impl Stall {
+    fn micros(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether tasks are to leave writes alone. Looks at the clock only where there was a stall.
+    pub(crate) fn is_on(&self) -> bool {
+        let over = self.over.load(Ordering::Relaxed);
+        over > 0 && self.micros() < over
+    }
+
+    /// A task's write took so long.
+    pub(crate) fn see(&self, took: Duration) {
+        if took >= STALL {
+            let pause = u64::try_from(PAUSE.as_micros()).unwrap_or(0);
+            self.over.store(self.micros().saturating_add(pause), Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_leave_writes_alone_after_one_that_took_long() {
+        let stall = Stall::default();
+        stall.see(STALL / 2);
+        assert!(!stall.is_on());
+        stall.see(STALL);
+        assert!(stall.is_on());
+        stall.see(Duration::ZERO);
+        assert!(stall.is_on(), "a short one does not end it");
+        stall.over.store(1, Ordering::Relaxed);
+        while stall.micros() < 1 {
+            std::hint::spin_loop();
+        }
+        assert!(!stall.is_on());
+    }
+}
