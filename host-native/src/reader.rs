@@ -226,7 +226,7 @@ struct Segments {
     first_lsn: Lsn,
     /// The one that follows the cursor's.
     next: usize,
-    /// The version of what readers keep, from before.
+    /// Which they are, from before: see [`Visited`].
     version: u64,
 }
 
@@ -360,7 +360,7 @@ impl Reading {
 
     /// Whether the segments are still those that it was told of.
     fn knows_segments(&self) -> bool {
-        matches!(self.source, Source::Live(_)) && self.epoch == self.source.epoch()
+        self.segments.version == self.source.visited().version()
     }
 
     /// Finds the segment that holds the record, and enters it.

@@ -59,7 +59,8 @@ impl Visited {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Who keeps a segment says which version he had before he was told of it.
+    /// Changes when the log's segments do. Who keeps one says which it was before he was told of
+    /// it.
     pub(crate) fn version(&self) -> u64 {
         self.kept().version
     }

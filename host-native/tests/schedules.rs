@@ -219,6 +219,24 @@ fn tasks_write_for_themselves_and_leave_nobody_waiting() {
     });
 }
 
+/// Nobody comes after them who would see to what is left.
+#[test]
+fn tasks_that_append_once_leave_nobody_waiting() {
+    check(|dir| {
+        let wal = open(WalConfig { fsync_policy: FsyncPolicy::Os, ..config(dir) });
+        wal.truncate_after(Lsn::ZERO).unwrap();
+        wal.append_with(&record(b"first"), Level::Os).unwrap();
+        for _ in 0..5 {
+            at_once(&wal, [(); 2], |wal, ()| {
+                let tasks = seawall::Wal::from(wal.clone());
+                future::block_on(async { tasks.append(&record(b"task")).await.unwrap() });
+            });
+        }
+        assert_eq!(wal.stats().written_lsn, Lsn::new(11));
+        wal.close().unwrap();
+    });
+}
+
 #[test]
 fn whoever_has_nothing_to_wait_for_keeps_no_time_for_others() {
     check(|dir| {
