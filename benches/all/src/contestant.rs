@@ -139,8 +139,8 @@ pub trait Log: Send + Sync {
         Ok(())
     }
 
-    /// A durable append for a task; `None`: it blocks, and runs on a blocking thread.
-    fn append_task<'a>(&'a self, _record: &'a [u8]) -> Option<Appending<'a>> {
+    /// An append for a task; `None`: it blocks, and runs on a blocking thread.
+    fn append_task<'a>(&'a self, _record: &'a [u8], _level: Level) -> Option<Appending<'a>> {
         None
     }
 

@@ -3,6 +3,8 @@
 use crate::contestant::Outcome;
 use crate::measure::{Budget, Clock, Measured, Scale, records, shuffled};
 use crate::row::Work;
+use crate::waiting;
+use rustix::fs::{FallocateFlags, fallocate};
 use seawall::Level;
 use std::fs::{File, OpenOptions};
 use std::hint::black_box;
@@ -20,6 +22,10 @@ pub(crate) enum Floor {
     Framed,
     /// Records are gathered in memory, and one call takes many.
     Memory,
+    /// Into space that is reserved and was never written, as a log that grows has it.
+    Growing,
+    /// A thread or a task waits for each record.
+    Waiting,
 }
 
 /// So much is gathered in memory before a call takes it; as much as a batch of Seawall holds.
@@ -32,22 +38,26 @@ const PIECE_BYTES: usize = 64 << 10;
 const WRITTEN_BYTES_MAX: u64 = 64 << 20;
 
 impl Floor {
-    pub(crate) const ALL: [Self; 3] = [Self::Calls, Self::Framed, Self::Memory];
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Calls, Self::Framed, Self::Memory, Self::Growing, Self::Waiting];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Calls => "floor",
             Self::Framed => "floor + 12 B",
             Self::Memory => "floor in memory",
+            Self::Growing => "floor, growing",
+            Self::Waiting => "floor, waiting",
         }
     }
 
     /// What it does in this work; `None`: there is no such floor.
     pub(crate) fn does(self, work: Work) -> Option<&'static str> {
         match (self, work) {
-            (Self::Calls, Work::Append { .. } | Work::AppendText { .. }) => {
-                Some("one write(2) for each record")
-            }
+            (
+                Self::Calls,
+                Work::Append { .. } | Work::AppendTask { .. } | Work::AppendText { .. },
+            ) => Some("one write(2) for each record"),
             (Self::Framed, Work::Append { level: Level::Os, .. } | Work::AppendText { .. }) => {
                 Some("one write(2) for each, with 12 bytes more")
             }
@@ -64,8 +74,19 @@ impl Floor {
             (Self::Calls, Work::OpenCrashed(_) | Work::ReadAll) => {
                 Some("read from the page cache and CRC32C, in pieces of 64 KiB")
             }
-            (Self::Calls, Work::Seek) => Some("pread and CRC32C of one record"),
-            (Self::Calls, Work::OpenSealed { .. }) | (Self::Framed | Self::Memory, _) => None,
+            (Self::Calls, Work::Seek { .. }) => Some("pread and CRC32C of one record"),
+            (
+                Self::Growing,
+                Work::Batch { level: Level::Disk, .. }
+                | Work::Deleting { .. }
+                | Work::Threads { .. }
+                | Work::Tasks { .. },
+            ) => Some("the same, into blocks that are reserved and were never written"),
+            (Self::Waiting, Work::Threads { count: 2.., .. } | Work::Tasks { count: 2.., .. }) => {
+                Some("the same, and each writer sleeps until his record is durable")
+            }
+            (Self::Calls, Work::OpenSealed { .. })
+            | (Self::Framed | Self::Memory | Self::Growing | Self::Waiting, _) => None,
         }
     }
 
@@ -83,18 +104,41 @@ impl Floor {
     /// Does the work.
     pub(crate) fn measure(self, work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
         match work {
-            Work::Append { .. } | Work::AppendText { .. } => self.append(work, dir, scale),
+            Work::Append { .. } | Work::AppendTask { .. } | Work::AppendText { .. } => {
+                self.append(work, dir, scale)
+            }
             Work::Batch { records, bytes, level: Level::Disk }
             | Work::Deleting { records, bytes } => {
-                synced(records * bytes, records as u64, dir, scale)
+                self.synced(records * bytes, dir, scale)?.run(records)
             }
             Work::Batch { .. } => batches(work, dir, scale),
-            Work::Threads { bytes, count } | Work::Tasks { bytes, count } => {
-                synced(count * bytes, count as u64, dir, scale)
+            Work::Threads { bytes, count } => {
+                let synced = self.synced(count * bytes, dir, scale)?;
+                if self == Self::Waiting {
+                    waiting::threads(synced, count)
+                } else {
+                    synced.run(count)
+                }
+            }
+            Work::Tasks { bytes, count } => {
+                let synced = self.synced(count * bytes, dir, scale)?;
+                if self == Self::Waiting {
+                    waiting::tasks(synced, count)
+                } else {
+                    synced.run(count)
+                }
             }
             Work::OpenCrashed(_) | Work::ReadAll => read(work, dir),
-            Work::Seek => seek(work, dir, scale),
+            Work::Seek { .. } => seek(work, dir, scale),
             Work::OpenSealed { .. } => Err("there is no such floor".into()),
+        }
+    }
+
+    fn synced(self, bytes: usize, dir: &Path, scale: &Scale) -> Outcome<Synced> {
+        if self == Self::Growing {
+            Synced::in_reserved_blocks(bytes, dir, scale)
+        } else {
+            Synced::in_written_blocks(bytes, dir, scale)
         }
     }
 
@@ -111,16 +155,15 @@ impl Floor {
         let mut budget = Budget::new(scale, work.record_bytes());
         while budget.goes_on() {
             let record = &records[budget.done() % records.len()];
-            match self {
-                Self::Calls | Self::Framed => file.write_all(record)?,
-                Self::Memory => {
-                    if gathered.len() + record.len() > GATHERED_BYTES {
-                        file.write_all(&gathered)?;
-                        gathered.clear();
-                    }
-                    gathered.extend_from_slice(record);
-                }
+            if self != Self::Memory {
+                file.write_all(record)?;
+                continue;
             }
+            if gathered.len() + record.len() > GATHERED_BYTES {
+                file.write_all(&gathered)?;
+                gathered.clear();
+            }
+            gathered.extend_from_slice(record);
         }
         file.write_all(&gathered)?;
         Ok(clock.stop(budget.done() as u64, budget.bytes()))
@@ -140,34 +183,87 @@ fn batches(work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
 }
 
 /// One sync after another, each with so many bytes.
-fn synced(bytes: usize, records: u64, dir: &Path, scale: &Scale) -> Outcome<Measured> {
-    let options = OpenOptions::new().create(true).truncate(true).write(true).clone();
-    let mut file = options.open(dir.join("floor"))?;
-    let written = WRITTEN_BYTES_MAX.min(scale.append_bytes / 8);
-    let pieces = (written / bytes as u64).clamp(1, 4096);
-    let data = vec![7; bytes];
-    for _ in 0..pieces {
-        file.write_all(&data)?;
+pub(crate) struct Synced {
+    file: File,
+    data: Vec<u8>,
+    /// So many times they have room.
+    places: u64,
+    /// Whether they go over what stands there once there is no more room.
+    goes_round: bool,
+    length: Duration,
+    start: Instant,
+    /// How long each took.
+    times: Vec<Duration>,
+    before: Duration,
+}
+
+impl Synced {
+    fn new(bytes: usize, dir: &Path, scale: &Scale) -> Outcome<Self> {
+        let options = OpenOptions::new().create(true).truncate(true).write(true).clone();
+        Ok(Self {
+            file: options.open(dir.join("floor"))?,
+            data: vec![7; bytes],
+            places: 0,
+            goes_round: true,
+            length: Duration::from_secs_f64(scale.seconds),
+            start: Instant::now(),
+            times: Vec::new(),
+            before: Duration::ZERO,
+        })
     }
-    file.sync_all()?;
-    let mut times = Vec::new();
-    let end = Duration::from_secs_f64(scale.seconds);
-    let clock = Clock::start();
-    let start = Instant::now();
-    let mut before = Duration::ZERO;
-    while before < end {
-        let at = times.len() as u64 % pieces;
-        file.write_all_at(&data, at * bytes as u64)?;
-        file.sync_data()?;
-        let now = start.elapsed();
-        times.push(now.saturating_sub(before));
-        before = now;
+
+    fn in_written_blocks(bytes: usize, dir: &Path, scale: &Scale) -> Outcome<Self> {
+        let mut synced = Self::new(bytes, dir, scale)?;
+        let written = WRITTEN_BYTES_MAX.min(scale.append_bytes / 8);
+        synced.places = (written / bytes as u64).clamp(1, 4096);
+        for _ in 0..synced.places {
+            synced.file.write_all(&synced.data)?;
+        }
+        synced.file.sync_all()?;
+        Ok(synced)
     }
-    let syncs = times.len() as u64;
-    let mut measured = clock.stop(syncs * records, syncs * bytes as u64);
-    measured.set_latency(times);
-    measured.syncs = Some(syncs);
-    Ok(measured)
+
+    fn in_reserved_blocks(bytes: usize, dir: &Path, scale: &Scale) -> Outcome<Self> {
+        let mut synced = Self::new(bytes, dir, scale)?;
+        synced.places = (scale.append_bytes / bytes as u64).max(1);
+        synced.goes_round = false;
+        fallocate(&synced.file, FallocateFlags::empty(), 0, synced.places * bytes as u64)?;
+        synced.file.sync_all()?;
+        Ok(synced)
+    }
+
+    /// Begins to measure.
+    pub(crate) fn begin(&mut self) -> Clock {
+        self.start = Instant::now();
+        Clock::start()
+    }
+
+    /// Writes and syncs the bytes once. `false`: it was the last time.
+    pub(crate) fn step(&mut self) -> Outcome<bool> {
+        let at = self.times.len() as u64 % self.places;
+        self.file.write_all_at(&self.data, at * self.data.len() as u64)?;
+        self.file.sync_data()?;
+        let now = self.start.elapsed();
+        self.times.push(now.saturating_sub(self.before));
+        self.before = now;
+        let has_room = self.goes_round || (self.times.len() as u64) < self.places;
+        Ok(now < self.length && has_room)
+    }
+
+    /// What was measured, where each sync carried so many records.
+    pub(crate) fn end(self, clock: &Clock, records: usize) -> Measured {
+        let syncs = self.times.len() as u64;
+        let mut measured = clock.stop(syncs * records as u64, syncs * self.data.len() as u64);
+        measured.set_latency(self.times);
+        measured.syncs = Some(syncs);
+        measured
+    }
+
+    fn run(mut self, records: usize) -> Outcome<Measured> {
+        let clock = self.begin();
+        while self.step()? {}
+        Ok(self.end(&clock, records))
+    }
 }
 
 fn read(work: Work, dir: &Path) -> Outcome<Measured> {

@@ -27,6 +27,7 @@ mod report;
 mod round;
 mod row;
 mod syscalls;
+mod waiting;
 
 pub use contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Segments, Setup};
 pub use row::Pack;

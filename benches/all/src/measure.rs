@@ -241,13 +241,16 @@ pub(crate) fn measure(
         Work::Threads { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_threads(log, work, count, scale)
         }),
+        Work::AppendTask { .. } => {
+            appended(contestant, work, dir, &setup, |log| append_from_one_task(log, work, scale))
+        }
         Work::Tasks { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_tasks(log, work, count, scale)
         }),
         Work::OpenCrashed(_) => open_crashed(contestant, work, dir, &setup, scale),
         Work::OpenSealed { .. } => open_sealed(contestant, work, dir, &setup, scale),
         Work::ReadAll => read_all(contestant, work, dir, &setup, scale),
-        Work::Seek => seek(contestant, work, dir, &setup, scale),
+        Work::Seek { .. } => seek(contestant, work, dir, &setup, scale),
     }
 }
 
@@ -497,7 +500,7 @@ fn append_from_tasks(
                     let mut times = Vec::with_capacity(1024);
                     let mut before = start.elapsed();
                     while before < length {
-                        append_from_task(&log, writer, &records).await?;
+                        append_from_task(&log, writer, &records, Level::Disk).await?;
                         let now = start.elapsed();
                         times.push(now.saturating_sub(before));
                         before = now;
@@ -518,18 +521,34 @@ fn append_from_tasks(
     Ok(measured)
 }
 
-/// One durable append: as a future if the log has one, else on a blocking thread.
+fn append_from_one_task(log: &Arc<dyn Log>, work: Work, scale: &Scale) -> Outcome<Measured> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    let records: Arc<[Vec<u8>]> = records(work).into();
+    let (log, scale) = (log.clone(), *scale);
+    let task = runtime.spawn(async move {
+        let clock = Clock::start();
+        let mut budget = Budget::new(&scale, work.record_bytes());
+        while budget.goes_on() {
+            append_from_task(&log, budget.done(), &records, work.level()).await?;
+        }
+        Outcome::Ok(clock.stop(budget.done() as u64, budget.bytes()))
+    });
+    runtime.block_on(task)?
+}
+
+/// One append: as a future if the log has one, else on a blocking thread.
 async fn append_from_task(
     log: &Arc<dyn Log>,
     writer: usize,
     records: &Arc<[Vec<u8>]>,
+    level: Level,
 ) -> Outcome<()> {
     let at = writer % records.len();
-    if let Some(appending) = log.append_task(&records[at]) {
+    if let Some(appending) = log.append_task(&records[at], level) {
         return appending.await;
     }
     let (log, records) = (log.clone(), records.clone());
-    let work = move || log.append(writer, &records[at], Level::Disk);
+    let work = move || log.append(writer, &records[at], level);
     tokio::task::spawn_blocking(work).await?
 }
 

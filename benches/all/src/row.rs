@@ -21,6 +21,8 @@ pub enum Pack {
 pub(crate) enum Work {
     /// One thread appends records, one by one.
     Append { bytes: usize, level: Level },
+    /// One task appends records, one by one, to the kernel.
+    AppendTask { bytes: usize },
     /// One thread appends records that compress well.
     AppendText { bytes: usize, pack: Pack },
     /// One thread appends batches.
@@ -37,8 +39,8 @@ pub(crate) enum Work {
     OpenSealed { segments: u64 },
     /// All records are read.
     ReadAll,
-    /// Single records are read, in random order.
-    Seek,
+    /// Single records are read, in random order, of a log in so many segments.
+    Seek { segments: u64 },
 }
 
 /// How the process left it.
@@ -74,7 +76,9 @@ impl Work {
         };
         match self {
             Self::Append { level, .. } => vec![of_level(level)],
-            Self::AppendText { pack: Pack::Plain, .. } => vec![Ability::Os],
+            Self::AppendTask { .. } | Self::AppendText { pack: Pack::Plain, .. } => {
+                vec![Ability::Os]
+            }
             Self::AppendText { .. } => vec![Ability::Os, Ability::Compress],
             Self::Batch { level, .. } => vec![of_level(level), Ability::Batch],
             Self::Deleting { .. } => vec![Ability::Delete],
@@ -84,7 +88,10 @@ impl Work {
             Self::OpenCrashed(_) => vec![Ability::Reopen, Ability::Os],
             Self::OpenSealed { .. } => vec![Ability::Reopen, Ability::Segments, Ability::Os],
             Self::ReadAll => vec![Ability::Reopen, Ability::Read, Ability::Os],
-            Self::Seek => vec![Ability::Reopen, Ability::Seek, Ability::Os],
+            Self::Seek { segments: 1 } => vec![Ability::Reopen, Ability::Seek, Ability::Os],
+            Self::Seek { .. } => {
+                vec![Ability::Reopen, Ability::Seek, Ability::Segments, Ability::Os]
+            }
         }
     }
 
@@ -92,18 +99,24 @@ impl Work {
     pub(crate) fn record_bytes(self) -> usize {
         match self {
             Self::Append { bytes, .. }
+            | Self::AppendTask { bytes }
             | Self::AppendText { bytes, .. }
             | Self::Batch { bytes, .. }
             | Self::Deleting { bytes, .. }
             | Self::Threads { bytes, .. }
             | Self::Tasks { bytes, .. } => bytes,
-            Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek => 1 << 10,
+            Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek { .. } => {
+                1 << 10
+            }
         }
     }
 
     /// Whether a log is written first, once, and then measured in every round.
     pub(crate) fn is_prepared(self) -> bool {
-        matches!(self, Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek)
+        matches!(
+            self,
+            Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek { .. }
+        )
     }
 
     /// Whether what counts is how long it takes as a whole.
@@ -132,13 +145,16 @@ impl Work {
                 Self::OpenCrashed(_) => Segments::One(scale.crashed_bytes),
                 Self::OpenSealed { .. } => Segments::Bytes(SEALED_SEGMENT_BYTES),
                 Self::Deleting { .. } => Segments::Bytes(DELETED_SEGMENT_BYTES),
+                Self::Seek { segments: segments @ 2.. } => {
+                    Segments::Bytes(scale.read_bytes / segments)
+                }
                 _ => Segments::Default,
             },
             pack: match self {
                 Self::AppendText { pack, .. } => pack,
                 _ => Pack::Plain,
             },
-            tasks: matches!(self, Self::Tasks { .. }),
+            tasks: matches!(self, Self::AppendTask { .. } | Self::Tasks { .. }),
             level: self.level(),
             deletes: matches!(self, Self::Deleting { .. }),
             reads,
@@ -168,6 +184,12 @@ pub(crate) fn rows() -> Vec<Row> {
             add(format!("append-{bytes}-{word}"), title, Work::Append { bytes, level }, reach);
         }
     }
+    add(
+        "append-task".into(),
+        "append 128 B, 1 task, to Os".into(),
+        Work::AppendTask { bytes: 128 },
+        None,
+    );
     for (level, bytes, reach) in [(Level::Disk, 1 << 10, Some(0.8)), (Level::Buffered, 128, None)] {
         let title = format!("batches of 1,000 x {}, each to {level:?}", name_of(bytes));
         let id = format!("batch-{}", if reach.is_some() { "disk" } else { "buffered" });
@@ -205,7 +227,11 @@ pub(crate) fn rows() -> Vec<Row> {
         add(format!("open-sealed-{segments}"), title, Work::OpenSealed { segments }, None);
     }
     add("read-all".into(), "read all, 1 KiB records".into(), Work::ReadAll, Some(1.0));
-    add("seek".into(), "read one record by its number".into(), Work::Seek, None);
+    for segments in [1, 24] {
+        let among = if segments > 1 { format!(", {segments} segments") } else { String::new() };
+        let id = if segments > 1 { format!("seek-{segments}") } else { "seek".to_owned() };
+        add(id, format!("read one record by its number{among}"), Work::Seek { segments }, None);
+    }
     for (pack, word) in [(Pack::Plain, "plain"), (Pack::Lz4, "lz4"), (Pack::Zstd, "zstd")] {
         let title = format!("append 4 KiB of text, {word}, 1 thread, to Os");
         add(format!("text-{word}"), title, Work::AppendText { bytes: 4 << 10, pack }, None);

@@ -93,9 +93,9 @@ impl Log for Open {
         Ok(())
     }
 
-    fn append_task<'a>(&'a self, bytes: &'a [u8]) -> Option<Appending<'a>> {
+    fn append_task<'a>(&'a self, bytes: &'a [u8], level: Level) -> Option<Appending<'a>> {
         Some(Box::pin(async move {
-            self.wal.append_with(&record(bytes), types::Level::Disk).await?;
+            self.wal.append_with(&record(bytes), level_of(level)).await?;
             Ok(())
         }))
     }

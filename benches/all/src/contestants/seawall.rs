@@ -129,10 +129,10 @@ impl Log for Open {
         Ok(())
     }
 
-    fn append_task<'a>(&'a self, bytes: &'a [u8]) -> Option<Appending<'a>> {
+    fn append_task<'a>(&'a self, bytes: &'a [u8], level: Level) -> Option<Appending<'a>> {
         let tasks = self.tasks.as_ref()?;
         Some(Box::pin(async move {
-            tasks.append_with(&record(bytes), Level::Disk).await?;
+            tasks.append_with(&record(bytes), level).await?;
             Ok(())
         }))
     }
