@@ -106,7 +106,8 @@ pub enum StartError {
     NoSuchPosition(Position),
 }
 
-/// The index of the segment that holds the record that reading begins with. `first` is the first
+/// The index of the segment that holds the record that reading begins with; they are in the order
+/// of their numbers. `first` is the first
 /// record retained and `last` the last appended; the record to come may be asked for. With no
 /// segments the index is 0.
 ///
@@ -127,13 +128,11 @@ pub fn holder(
             Ok(after.saturating_sub(1))
         }
         Start::Position(position) => {
-            let known = segments.iter().position(|info| info.segment == position.segment);
-            let before_all = segments.first().is_some_and(|info| position.segment < info.segment);
-            match known {
-                Some(index) => Ok(index),
-                None if before_all => Err(StartError::Deleted { lsn: Lsn::ZERO, first }),
-                None => Err(StartError::NoSuchPosition(position)),
-            }
+            let known = segments.binary_search_by_key(&position.segment, |info| info.segment);
+            known.map_err(|index| match index {
+                0 if !segments.is_empty() => StartError::Deleted { lsn: Lsn::ZERO, first },
+                _ => StartError::NoSuchPosition(position),
+            })
         }
     }
 }

@@ -106,13 +106,14 @@ impl Dir {
         };
         no_follow(&mut options, flags);
         let file = self.folder.open_with(name.to_string(), &options)?.into_std();
-        if !file.metadata()?.is_file() {
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
         }
         #[cfg(unix)]
         {
             if access == Access::Read && name.is_segment() {
-                self.hold(&file, name)?;
+                self.hold(&file, &metadata, name)?;
             }
         }
         Ok(file)
@@ -121,13 +122,13 @@ impl Dir {
     /// Keeps a segment's file from being recycled for as long as the handle lives, or a mapping of
     /// it: whoever recycles a file has it to himself first.
     #[cfg(unix)]
-    fn hold(&self, file: &File, name: FileName) -> io::Result<()> {
+    fn hold(&self, file: &File, metadata: &std::fs::Metadata, name: FileName) -> io::Result<()> {
         use cap_std::fs::MetadataExt as _;
         use std::os::unix::fs::MetadataExt as _;
         hold(file)?;
         // It may have been recycled before it was held.
-        let (ours, named) = (file.metadata()?, self.folder.symlink_metadata(name.to_string())?);
-        let is_named = (ours.dev(), ours.ino()) == (named.dev(), named.ino());
+        let named = self.folder.symlink_metadata(name.to_string())?;
+        let is_named = (metadata.dev(), metadata.ino()) == (named.dev(), named.ino());
         if is_named { Ok(()) } else { Err(io::ErrorKind::NotFound.into()) }
     }
 

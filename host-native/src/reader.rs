@@ -365,7 +365,7 @@ impl Reading {
 
     /// Finds the segment that holds the record, and enters it.
     fn find(&mut self, start: Start) -> Result<(), Error> {
-        let (_, last) = self.source.end(self.visibility);
+        let (visible, last) = self.source.end(self.visibility);
         if self.knows_segments() {
             self.segments.next = self.segments.holder(start, last)?;
         } else {
@@ -382,7 +382,7 @@ impl Reading {
         };
         self.waits_for_segment = false;
         if info != *self.cursor.segment() {
-            self.enter(info);
+            self.enter(info, visible);
             self.at_hand = self.source.visited().find(&info).unwrap_or_default();
         }
         Ok(())
@@ -597,7 +597,7 @@ impl Reading {
         self.segments.next = 0;
         if let Some(info) = self.segments.step() {
             self.waits_for_segment = false;
-            self.enter(info);
+            self.enter(info, self.source.end(self.visibility).0);
         }
     }
 
@@ -676,7 +676,7 @@ impl Reading {
         }
         match self.segments.step() {
             Some(info) => {
-                self.enter(info);
+                self.enter(info, visible);
                 Ok(true)
             }
             None => {
@@ -688,11 +688,11 @@ impl Reading {
 
     /// Enters a segment, with a handle of its own: who reads on is not to share what the kernel
     /// knows of where he reads.
-    fn enter(&mut self, info: SegmentInfo) {
+    fn enter(&mut self, info: SegmentInfo, visible: Watermark) {
         self.at_hand = AtHand::default();
         self.cursor.enter(info);
         self.limit = 0;
-        self.limit = self.limit_now();
+        self.limit = self.limit_at(visible);
     }
 
     /// A folder's view has been renewed.

@@ -4,7 +4,6 @@
 use bytes::Bytes;
 use seawall_core::log::SegmentInfo;
 use seawall_core::wire::seal::Index;
-use std::collections::VecDeque;
 use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -50,8 +49,16 @@ pub(crate) struct Visited(Mutex<Kept>);
 struct Kept {
     /// Changes when segments go or are cut.
     version: u64,
-    /// The one used last is the last.
-    segments: VecDeque<(SegmentInfo, AtHand)>,
+    segments: Vec<OneKept>,
+    /// How often one was looked for.
+    looks: u64,
+}
+
+struct OneKept {
+    info: SegmentInfo,
+    at_hand: AtHand,
+    /// At which look it was last found.
+    used: u64,
 }
 
 impl Visited {
@@ -67,11 +74,14 @@ impl Visited {
 
     pub(crate) fn find(&self, info: &SegmentInfo) -> Option<AtHand> {
         let mut kept = self.kept();
-        let at = kept.segments.iter().rposition(|(visited, _)| visited == info)?;
-        let found = kept.segments.remove(at)?;
-        let at_hand = found.1.clone();
-        kept.segments.push_back(found);
-        Some(at_hand)
+        kept.looks += 1;
+        let looks = kept.looks;
+        let found = kept.segments.iter_mut().find(|one| one.info.segment == info.segment)?;
+        if found.info != *info {
+            return None;
+        }
+        found.used = looks;
+        Some(found.at_hand.clone())
     }
 
     /// Keeps a segment, unless it may have gone since `version`: its file is not to be held then.
@@ -80,11 +90,14 @@ impl Visited {
         if kept.version != version {
             return;
         }
-        kept.segments.retain(|(visited, _)| *visited != info);
-        if kept.segments.len() == VISITED_MAX {
-            kept.segments.pop_front();
+        kept.segments.retain(|one| one.info.segment != info.segment);
+        if kept.segments.len() >= VISITED_MAX
+            && let Some(oldest) = kept.segments.iter().map(|one| one.used).min()
+        {
+            kept.segments.retain(|one| one.used > oldest);
         }
-        kept.segments.push_back((info, at_hand));
+        let used = kept.looks;
+        kept.segments.push(OneKept { info, at_hand, used });
     }
 
     /// Lets go of all but these, which come in order: before the files of others are removed or
@@ -94,9 +107,9 @@ impl Visited {
         kept.version += 1;
         if !kept.segments.is_empty() {
             let segments: Vec<_> = segments.collect();
-            kept.segments.retain(|(visited, _)| {
-                let at = segments.binary_search_by_key(&visited.segment, |info| info.segment);
-                at.is_ok_and(|at| segments[at] == *visited)
+            kept.segments.retain(|one| {
+                let at = segments.binary_search_by_key(&one.info.segment, |info| info.segment);
+                at.is_ok_and(|at| segments[at] == one.info)
             });
         }
     }
