@@ -107,9 +107,8 @@ pub enum StartError {
 }
 
 /// The index of the segment that holds the record that reading begins with; they are in the order
-/// of their numbers. `first` is the first
-/// record retained and `last` the last appended; the record to come may be asked for. With no
-/// segments the index is 0.
+/// of their numbers. `first` is the first record retained and `last` the last appended; the record
+/// to come may be asked for. With no segments the index is 0.
 ///
 /// # Errors
 /// When the log does not hold it.

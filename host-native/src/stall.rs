@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// A write that takes longer holds its writer; what a busy machine does to a thread is shorter.
 const STALL: Duration = Duration::from_millis(1);
-/// Tasks leave writes alone for so long after one: a hundredth of the time at most is lost so.
+/// Tasks leave writes alone for so long after one: in that time no more than one worker is held.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// The last stall, while it matters.

@@ -283,6 +283,8 @@ impl Reader {
     /// # Errors
     /// See [`blocking::Reader::next_record`].
     pub async fn next_record(&mut self) -> Result<Option<(Entry, Position)>, Error> {
+        // Most records are at hand: as for appends.
+        coop::consume_budget().await;
         loop {
             match self.reading.advance()? {
                 Advance::Record(entry, position) => return Ok(Some((entry, position))),
