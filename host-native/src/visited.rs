@@ -38,8 +38,9 @@ pub(crate) struct AtHand {
     pub(crate) index: Footing,
 }
 
-/// So many segments are kept, the latest ones.
-const VISITED_MAX: usize = 32;
+/// So many segments are kept, the latest ones: what is mapped of them has to have its place among
+/// the addresses of the process.
+const VISITED_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 4 };
 
 /// The segments of one log that are kept.
 #[derive(Default)]
