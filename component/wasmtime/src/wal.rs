@@ -12,6 +12,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, JoinHandle, Thread};
@@ -22,8 +23,30 @@ use tokio::sync::oneshot;
 #[must_use = "a call may fail"]
 pub struct Pending<T> {
     answer: Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>,
-    /// Whether it takes less time, as a rule, than a thread takes to fall asleep and wake.
-    is_short: bool,
+    /// That it takes less time, as a rule, than a thread takes to fall asleep and wake.
+    short: Option<Short>,
+    was_polled: bool,
+}
+
+/// One of a log's short calls that are under way.
+struct Short(Arc<AtomicUsize>);
+
+impl Short {
+    fn new(all: &Arc<AtomicUsize>) -> Self {
+        all.fetch_add(1, Ordering::Relaxed);
+        Self(all.clone())
+    }
+
+    /// Whether there is no other.
+    fn is_alone(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == 1
+    }
+}
+
+impl Drop for Short {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<T> fmt::Debug for Pending<T> {
@@ -35,8 +58,17 @@ impl<T> fmt::Debug for Pending<T> {
 impl<T> Future for Pending<T> {
     type Output = Result<T, Error>;
 
+    /// Looks for the answer for a moment where it will be there by then: other tasks of the worker
+    /// wait so long at most. Where several calls are under way they are to be made together.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.answer.as_mut().poll(context)
+        let is_first = !std::mem::replace(&mut self.was_polled, true);
+        let patience = Patience::new(is_first && self.short.as_ref().is_some_and(Short::is_alone));
+        loop {
+            match self.answer.as_mut().poll(context) {
+                Poll::Pending if patience.is_left() => {}
+                polled => return polled,
+            }
+        }
     }
 }
 
@@ -51,11 +83,11 @@ impl Wake for Unpark {
 
 impl<T> Pending<T> {
     fn new(answer: impl Future<Output = Result<T, Error>> + Send + 'static) -> Self {
-        Self { answer: Box::pin(answer), is_short: false }
+        Self { answer: Box::pin(answer), short: None, was_polled: false }
     }
 
-    fn short(self) -> Self {
-        Self { is_short: true, ..self }
+    fn short(self, jobs: &Jobs) -> Self {
+        Self { short: Some(Short::new(&jobs.short)), ..self }
     }
 
     /// Blocks this thread until the answer is there.
@@ -65,7 +97,7 @@ impl<T> Pending<T> {
     pub fn wait(mut self) -> Result<T, Error> {
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
-        let patience = Patience::new(self.is_short);
+        let patience = Patience::new(self.short.is_some());
         loop {
             match self.answer.as_mut().poll(&mut context) {
                 Poll::Ready(answer) => return answer,
@@ -74,6 +106,21 @@ impl<T> Pending<T> {
                 Poll::Pending => thread::park(),
             }
         }
+    }
+}
+
+/// The way to a log's thread.
+#[derive(Clone, Debug)]
+struct Jobs {
+    sender: Sender<Job>,
+    /// How many short calls are under way.
+    short: Arc<AtomicUsize>,
+}
+
+impl Jobs {
+    fn send(&self, job: Job) {
+        // Where the thread is gone, the answer's other end has gone with the job.
+        self.sender.send(job).ok();
     }
 }
 
@@ -87,7 +134,7 @@ async fn received<T>(answer: oneshot::Receiver<Result<T, Error>>) -> Result<T, E
 /// `os`; it then waits for its thread, which frees the folder.
 #[derive(Debug)]
 pub struct Wal {
-    jobs: Sender<Job>,
+    jobs: Jobs,
     /// The policy's.
     level: types::Level,
     thread: Option<JoinHandle<()>>,
@@ -111,7 +158,8 @@ impl Wal {
             types::FsyncPolicy::Always => types::Level::Disk,
             types::FsyncPolicy::BatchMicros(_) | types::FsyncPolicy::Os => types::Level::Os,
         };
-        let (jobs, taken) = std::sync::mpsc::channel();
+        let (sender, taken) = std::sync::mpsc::channel();
+        let jobs = Jobs { sender, short: Arc::default() };
         let (reply, opened) = oneshot::channel();
         let folder = path.clone();
         let run = move || match Worker::open(program, path, config) {
@@ -129,11 +177,6 @@ impl Wal {
             let wal = Self { jobs, level, thread: Some(thread) };
             received(opened).await.map(|recovery| (wal, recovery))
         })
-    }
-
-    fn send(&self, job: Job) {
-        // Where the thread is gone, the answer's other end has gone with the job.
-        self.jobs.send(job).ok();
     }
 
     fn call<T: Send + 'static>(
@@ -195,10 +238,10 @@ impl Wal {
         match Groups::of(records) {
             _ if records.is_empty() => refuse(reply, types::Error::EmptyBatch),
             None => refuse(reply, too_large(records)),
-            Some(groups) => self.send(Job::Append(Append { groups, level, reply })),
+            Some(groups) => self.jobs.send(Job::Append(Append { groups, level, reply })),
         }
         let pending = Pending::new(received(answer));
-        if let types::Level::Disk = level { pending } else { pending.short() }
+        if let types::Level::Disk = level { pending } else { pending.short(&self.jobs) }
     }
 
     /// Hands all that was appended to the kernel; up to which LSN that is.
@@ -206,7 +249,8 @@ impl Wal {
     /// # Errors
     /// What `log.flush` of the contract says, and [`Error::Unknown`].
     pub fn flush(&self) -> Pending<u64> {
-        self.call(|worker| worker.ask(|guest, log| guest.sync(log, types::Level::Os))).short()
+        self.call(|worker| worker.ask(|guest, log| guest.sync(log, types::Level::Os)))
+            .short(&self.jobs)
     }
 
     /// Makes all that was appended durable; up to which LSN that is.
@@ -231,7 +275,7 @@ impl Wal {
     /// `poisoned` or `closed` when it never will, and [`Error::Unknown`].
     pub fn wait_for(&self, interest: types::Interest) -> Pending<()> {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Watch(Watch { interest, reply, subscription: None }));
+        self.jobs.send(Job::Watch(Watch { interest, reply, subscription: None }));
         Pending::new(received(answer))
     }
 
@@ -255,7 +299,8 @@ impl Wal {
     ) -> Pending<Cursor> {
         let (start, jobs) = (start.into(), self.jobs.clone());
         let number = self.call(move |worker| worker.begin_reading(start, visibility));
-        Pending::new(async move { number.await.map(|number| Cursor { jobs, number }) }).short()
+        let cursor = async move { number.await.map(|number| Cursor { jobs, number }) };
+        Pending::new(cursor).short(&self.jobs)
     }
 
     /// Tells the time, in microseconds since the Unix epoch, where it was given in the settings:
@@ -304,7 +349,7 @@ impl Wal {
     /// # Errors
     /// [`Error::Unknown`] or [`Error::Down`].
     pub fn stats(&self) -> Pending<types::Stats> {
-        self.call(|worker| worker.tell(crate::sandbox::Sandbox::stats)).short()
+        self.call(|worker| worker.tell(crate::sandbox::Sandbox::stats)).short(&self.jobs)
     }
 
     /// What happened since the last call, oldest first; the newest 256 are kept.
@@ -326,7 +371,7 @@ impl Wal {
 }
 
 fn ask<T: Send + 'static>(
-    jobs: &Sender<Job>,
+    jobs: &Jobs,
     call: impl FnOnce(&mut Worker) -> Result<T, Error> + Send + 'static,
 ) -> Pending<T> {
     let (reply, answer) = oneshot::channel();
@@ -334,8 +379,7 @@ fn ask<T: Send + 'static>(
         // Whoever asked may have gone away.
         reply.send(call(worker)).ok();
     }));
-    // Where the thread is gone, the answer's other end has gone with the job.
-    jobs.send(job).ok();
+    jobs.send(job);
     Pending::new(received(answer))
 }
 
@@ -356,7 +400,7 @@ fn too_large(records: &[Record<'_>]) -> types::Error {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        self.send(Job::Stop);
+        self.jobs.send(Job::Stop);
         if let Some(thread) = self.thread.take() {
             // It catches what panics in it.
             thread.join().ok();
@@ -379,7 +423,7 @@ impl From<types::Position> for types::Start {
 /// Reads records in order, and follows the log. It outlives a trap of the component.
 #[derive(Debug)]
 pub struct Cursor {
-    jobs: Sender<Job>,
+    jobs: Jobs,
     number: u64,
 }
 
@@ -390,7 +434,7 @@ impl Cursor {
     /// What `cursor.read-batch` of the contract says, and [`Error::Unknown`]: nothing was skipped.
     pub fn read_batch(&self, bytes_max: u32) -> Pending<Page> {
         let number = self.number;
-        ask(&self.jobs, move |worker| worker.read(number, bytes_max)).short()
+        ask(&self.jobs, move |worker| worker.read(number, bytes_max)).short(&self.jobs)
     }
 
     /// After `damaged`: goes on with the next good frame.
@@ -408,7 +452,7 @@ impl Cursor {
     /// [`Error::Stopped`] when the log was let go.
     pub fn next_lsn(&self) -> Pending<u64> {
         let number = self.number;
-        ask(&self.jobs, move |worker| worker.next_lsn(number)).short()
+        ask(&self.jobs, move |worker| worker.next_lsn(number)).short(&self.jobs)
     }
 }
 
@@ -416,6 +460,6 @@ impl Drop for Cursor {
     fn drop(&mut self) {
         let number = self.number;
         // Where the thread is gone, so is the cursor.
-        self.jobs.send(Job::Call(Box::new(move |worker| worker.end_reading(number)))).ok();
+        self.jobs.send(Job::Call(Box::new(move |worker| worker.end_reading(number))));
     }
 }
