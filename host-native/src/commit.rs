@@ -57,7 +57,7 @@ const SPINS: u32 = if cfg!(shuttle) { 3 } else { 100 };
 
 /// A task writes no batch that is longer; with zeros behind it, that takes 100 us at most.
 const TASK_WRITE_BYTES_MAX: u64 = 64 << 10;
-/// So often a task writes, or looks out for another's write, before it waits.
+/// A task writes so often at most before it waits or goes.
 const TASK_WRITES_MAX: usize = 4;
 
 /// An open log and its threads, which end when this is dropped.
@@ -134,8 +134,6 @@ pub(crate) struct Engine {
     state: Mutex<State>,
     commits: Condvar,
     upkeep: Condvar,
-    /// Changes when segments go or are cut, so that readers look again.
-    epoch: AtomicU64,
     pub(crate) visited: Visited,
     gates: Gates,
     stall: Stall,
@@ -341,7 +339,6 @@ impl Engine {
             written: AtomicU64::new(log.written().lsn.get()),
             durable: AtomicU64::new(log.durable().lsn.get()),
             rollbacks: AtomicU64::new(0),
-            epoch: AtomicU64::new(0),
             visited: Visited::default(),
             state: Mutex::new(State::new(log, writer_lock)),
             commits: Condvar::new(),
@@ -381,23 +378,20 @@ impl Engine {
         level: Level,
     ) -> Result<Admitted, Error> {
         let mut state = self.lock();
-        if let ([entry], Level::Os) = (entries, level)
-            && entry.stored_bytes() <= TASK_WRITE_BYTES_MAX
-            && !self.stall.is_on()
-            && let Some((appended, write)) = state.begin_fast(entry)
+        if entries.first().is_some_and(|entry| self.writes_in_task(entry.stored_bytes()))
+            && let Some((appended, write)) = state.begin_fast(entries, level)
         {
             drop(state);
             let goal = Goal { level, lsn: appended.last };
-            let began = Instant::now();
-            let left = self.run_fast(write, goal);
-            self.stall.see(began.elapsed());
-            let wait =
-                left.map_or(Ok(None), |(state, aftermath)| self.end_help(state, aftermath, goal));
-            return Ok(Admitted::Taken(appended, wait?));
+            let left = self.stall.watch(|| self.run_fast(write, goal));
+            let Some((mut state, aftermath)) = left else {
+                return Ok(Admitted::Taken(appended, None));
+            };
+            let slot = (!self.has_reached(goal)).then(|| state.register(level, goal.lsn));
+            let state = self.tell_unlocked(state, aftermath);
+            return Ok(Admitted::Taken(appended, self.help(state, slot, level)?));
         }
-        if let ([entry], Level::Buffered) = (entries, level)
-            && let Some(appended) = state.buffer_fast(entry)
-        {
+        if let Some(appended) = state.buffer_fast(entries, level) {
             return Ok(Admitted::Taken(appended, None));
         }
         match self.admit(&mut state, entries, level)? {
@@ -407,7 +401,7 @@ impl Engine {
             }
             Admission::Taken(appended) => {
                 let slot = state.register(level, appended.last);
-                Ok(Admitted::Taken(appended, self.help(state, slot, level)?))
+                Ok(Admitted::Taken(appended, self.help(state, Some(slot), level)?))
             }
             Admission::Later(slot) => {
                 self.leave_work(state);
@@ -423,9 +417,7 @@ impl Engine {
         level: Level,
     ) -> Result<Appended, Error> {
         let mut state = self.lock();
-        if let ([entry], Level::Os) = (entries, level)
-            && let Some((appended, write)) = state.begin_fast(entry)
-        {
+        if let Some((appended, write)) = state.begin_fast(entries, level) {
             drop(state);
             let goal = Goal { level, lsn: appended.last };
             if let Some((state, aftermath)) = self.run_fast(write, goal) {
@@ -433,9 +425,7 @@ impl Engine {
             }
             return Ok(appended);
         }
-        if let ([entry], Level::Buffered) = (entries, level)
-            && let Some(appended) = state.buffer_fast(entry)
-        {
+        if let Some(appended) = state.buffer_fast(entries, level) {
             return Ok(appended);
         }
         loop {
@@ -512,7 +502,7 @@ impl Engine {
         let mut state = self.lock();
         let lsn = state.log.flush(level).map_err(refused)?;
         let slot = state.register(level, lsn);
-        self.help(state, slot, level)
+        self.help(state, Some(slot), level)
     }
 
     /// As [`Engine::flush`], and waits on this thread.
@@ -632,65 +622,49 @@ impl Engine {
         self.block_on(state, slot, Some(goal), None).unwrap_or(Ok(()))
     }
 
-    /// As [`Engine::end_lead`], for a task: what it is to wait for, if anything.
-    fn end_help<'a>(
-        self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State>,
-        aftermath: Aftermath,
-        goal: Goal,
-    ) -> Result<Option<Wait>, Error> {
-        let slot = (!self.has_reached(goal)).then(|| state.register(goal.level, goal.lsn));
-        let state = self.tell_unlocked(state, aftermath);
-        match slot {
-            Some(slot) => self.help(state, slot, goal.level),
-            None => {
-                let state = self.write_short(state);
-                self.go(state, Aftermath::default());
-                Ok(None)
-            }
-        }
-    }
-
-    /// What a task does before it waits: it writes what is short, and looks whether another is done
-    /// with that, for about as long as it takes. It syncs nothing. `None`: it need not wait.
+    /// What a task does before it waits, in a slot, or goes: it writes what is short, and looks
+    /// whether another is done with that, for about as long as it takes. It syncs nothing. `None`:
+    /// it need not wait.
     fn help<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, State>,
-        slot: SlotId,
+        slot: Option<SlotId>,
         level: Level,
     ) -> Result<Option<Wait>, Error> {
         if level == Level::Os {
             // Where several wait, one write takes all of them along: theirs is to come together.
-            if state.log.is_writing_plainly() && state.written.len() == 1 {
+            if slot.is_some() && state.log.is_writing_plainly() && state.written.len() == 1 {
                 state = self.stay_awake(state);
             }
             state = self.write_short(state);
-            if let Some(outcome) = state.slots.outcome(slot) {
+            let outcome = match slot {
+                Some(slot) => state.slots.outcome(slot),
+                None => Some(Outcome::Reached),
+            };
+            if let Some(outcome) = outcome {
                 self.go(state, Aftermath::default());
                 return outcome.into_result().map(|()| None);
             }
         }
         self.leave_work(state);
-        Ok(Some(self.wait(slot)))
+        Ok(slot.map(|slot| self.wait(slot)))
     }
 
     /// Writes what is due and short, on a task's thread.
     fn write_short<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         for _ in 0..TASK_WRITES_MAX {
-            let due = state.log.plain_write_due();
-            let is_short = due.is_some_and(|bytes| bytes <= TASK_WRITE_BYTES_MAX);
-            let Some(command) =
-                (is_short && !self.stall.is_on()).then(|| state.set_out()).flatten()
-            else {
-                break;
-            };
+            let due = state.log.plain_write_due().filter(|bytes| self.writes_in_task(*bytes));
+            let Some(command) = due.and_then(|_| state.set_out()) else { break };
             drop(state);
-            let began = Instant::now();
-            let (now, aftermath) = self.execute(command);
-            self.stall.see(began.elapsed());
+            let (now, aftermath) = self.stall.watch(|| self.execute(command));
             state = self.tell_unlocked(now, aftermath);
         }
         state
+    }
+
+    /// Whether a task makes a plain write of so many bytes itself.
+    fn writes_in_task(&self, bytes: u64) -> bool {
+        bytes <= TASK_WRITE_BYTES_MAX && !self.stall.is_on()
     }
 
     /// Waits, without sleep, for about as long as a short write takes: a switch of threads takes
@@ -884,7 +858,6 @@ impl Engine {
         }
         if state.segments_version != state.log.segments_version() {
             state.segments_version = state.log.segments_version();
-            self.epoch.fetch_add(1, Ordering::Release);
             self.executor.forget_before(state.log.newest_segment());
             self.visited.keep_only(state.log.segments());
         }
@@ -1048,11 +1021,6 @@ impl Engine {
         self.upkeep.notify_one();
     }
 
-    /// The epoch: see the field.
-    pub(crate) fn epoch(&self) -> u64 {
-        self.epoch.load(Ordering::Acquire)
-    }
-
     pub(crate) fn durable(&self) -> Watermark {
         self.lock().log.durable()
     }
@@ -1204,17 +1172,23 @@ impl State {
     }
 
     /// Takes a record on the core's fast path and gives its write, which sets out.
-    fn begin_fast(&mut self, entry: &Entry<'_>) -> Option<(Appended, Write<Memory>)> {
+    fn begin_fast(
+        &mut self,
+        entries: &[Entry<'_>],
+        level: Level,
+    ) -> Option<(Appended, Write<Memory>)> {
+        let ([entry], Level::Os) = (entries, level) else { return None };
         let (appended, write) = self.log.append_fast(entry)?;
-        self.count(&appended, std::slice::from_ref(entry));
+        self.count(&appended, entries);
         self.turns.pass(true, false);
         Some((appended, write))
     }
 
     /// Takes a record on the core's fast path, to be written later.
-    fn buffer_fast(&mut self, entry: &Entry<'_>) -> Option<Appended> {
+    fn buffer_fast(&mut self, entries: &[Entry<'_>], level: Level) -> Option<Appended> {
+        let ([entry], Level::Buffered) = (entries, level) else { return None };
         let appended = self.log.append_fast_buffered(entry)?;
-        self.count(&appended, std::slice::from_ref(entry));
+        self.count(&appended, entries);
         Some(appended)
     }
 

@@ -105,13 +105,6 @@ impl Source {
         }
     }
 
-    fn epoch(&self) -> u64 {
-        match self {
-            Self::Live(engine) => engine.epoch(),
-            Self::Folder(_) => 0,
-        }
-    }
-
     /// The segments, and the first record that is retained.
     fn segments(&self) -> (Vec<SegmentInfo>, Lsn) {
         match self {
@@ -261,7 +254,6 @@ pub(crate) struct Reading {
     segments: Segments,
     /// Up to here the cursor's segment may be shown.
     limit: u64,
-    epoch: u64,
     /// The record that comes next, if it is still there.
     next_lsn: Lsn,
     decompressor: Decompressor,
@@ -293,7 +285,6 @@ impl Reading {
             visibility,
             cursor: Cursor::new(blank, crc, config.read_bytes(), frame_bytes_max),
             at_hand: AtHand::default(),
-            epoch: source.epoch(),
             segments: Segments::of(&source),
             limit: 0,
             next_lsn: Lsn::ZERO,
@@ -321,7 +312,7 @@ impl Reading {
 
     /// Whether the record is in the cursor's segment for certain.
     fn is_at_hand(&self, start: Start) -> bool {
-        if self.waits_for_segment || self.epoch != self.source.epoch() {
+        if self.waits_for_segment || self.has_to_look() {
             return false;
         }
         let info = self.cursor.segment();
@@ -351,10 +342,12 @@ impl Reading {
         if self.is_at_hand(start) {
             return !self.at_hand.index.is_due() || !has_footer(self.cursor.segment());
         }
+        if !self.knows_segments() {
+            return false;
+        }
         let (_, last) = self.source.end(self.visibility);
         let holder = self.segments.holder(start, last).ok();
-        let info =
-            holder.filter(|_| self.knows_segments()).and_then(|at| self.segments.all.get(at));
+        let info = holder.and_then(|at| self.segments.all.get(at));
         info.is_some_and(|info| !has_footer(info) || self.source.visited().find(info).is_some())
     }
 
@@ -363,16 +356,20 @@ impl Reading {
         self.segments.version == self.source.visited().version()
     }
 
+    /// Whether it is to look again before the next record. Who reads a folder is told when.
+    fn has_to_look(&self) -> bool {
+        matches!(self.source, Source::Live(_)) && !self.knows_segments()
+    }
+
     /// Finds the segment that holds the record, and enters it.
     fn find(&mut self, start: Start) -> Result<(), Error> {
         let (visible, last) = self.source.end(self.visibility);
         if self.knows_segments() {
             self.segments.next = self.segments.holder(start, last)?;
         } else {
-            let epoch = self.source.epoch();
             let mut segments = Segments::of(&self.source);
             segments.next = segments.holder(start, last)?;
-            (self.epoch, self.segments) = (epoch, segments);
+            self.segments = segments;
         }
         let Some(info) = self.segments.step() else {
             let nowhere =
@@ -504,9 +501,7 @@ impl Reading {
     /// The next record, or what has to be done before.
     pub(crate) fn advance(&mut self) -> Result<Advance, Error> {
         loop {
-            let epoch = self.source.epoch();
-            if epoch != self.epoch {
-                self.epoch = epoch;
+            if self.has_to_look() {
                 self.look_again()?;
             }
             if self.waits_for_segment {

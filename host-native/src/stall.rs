@@ -38,8 +38,15 @@ impl Stall {
         over > 0 && self.micros() < over
     }
 
-    /// A task's write took so long.
-    pub(crate) fn see(&self, took: Duration) {
+    /// Makes a task's write, and sees how long it takes.
+    pub(crate) fn watch<T>(&self, write: impl FnOnce() -> T) -> T {
+        let began = Instant::now();
+        let written = write();
+        self.see(began.elapsed());
+        written
+    }
+
+    fn see(&self, took: Duration) {
         if took >= STALL {
             let pause = u64::try_from(PAUSE.as_micros()).unwrap_or(0);
             self.over.store(self.micros().saturating_add(pause), Ordering::Relaxed);

@@ -1,11 +1,12 @@
 //! Sealed segments that readers have sought in: their files and indexes stay at hand, for all
 //! readers of a log together, so that what is open does not grow with how many they are.
 
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 use bytes::Bytes;
 use seawall_core::log::SegmentInfo;
 use seawall_core::wire::seal::Index;
 use std::fs::File;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 /// The bytes of a segment.
 #[derive(Clone)]
@@ -44,12 +45,14 @@ const VISITED_MAX: usize = if cfg!(target_pointer_width = "64") { 32 } else { 4 
 
 /// The segments of one log that are kept.
 #[derive(Default)]
-pub(crate) struct Visited(Mutex<Kept>);
+pub(crate) struct Visited {
+    /// Changes when segments come, go or are cut, so that readers look again.
+    version: AtomicU64,
+    kept: Mutex<Kept>,
+}
 
 #[derive(Default)]
 struct Kept {
-    /// Changes when segments go or are cut.
-    version: u64,
     segments: Vec<OneKept>,
     /// How often one was looked for.
     looks: u64,
@@ -64,13 +67,13 @@ struct OneKept {
 
 impl Visited {
     fn kept(&self) -> MutexGuard<'_, Kept> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Changes when the log's segments do. Who keeps one says which it was before he was told of
     /// it.
     pub(crate) fn version(&self) -> u64 {
-        self.kept().version
+        self.version.load(Ordering::Acquire)
     }
 
     pub(crate) fn find(&self, info: &SegmentInfo) -> Option<AtHand> {
@@ -88,7 +91,7 @@ impl Visited {
     /// Keeps a segment, unless it may have gone since `version`: its file is not to be held then.
     pub(crate) fn keep(&self, version: u64, info: SegmentInfo, at_hand: AtHand) {
         let mut kept = self.kept();
-        if kept.version != version {
+        if self.version() != version {
             return;
         }
         kept.segments.retain(|one| one.info.segment != info.segment);
@@ -101,11 +104,11 @@ impl Visited {
         kept.segments.push(OneKept { info, at_hand, used });
     }
 
-    /// Lets go of all but these, which come in order: before the files of others are removed or
-    /// used again.
+    /// The log's segments have changed to these, which come in order. Lets go of all others, before
+    /// their files are removed or used again.
     pub(crate) fn keep_only(&self, segments: impl Iterator<Item = SegmentInfo>) {
         let mut kept = self.kept();
-        kept.version += 1;
+        self.version.fetch_add(1, Ordering::Release);
         if !kept.segments.is_empty() {
             let segments: Vec<_> = segments.collect();
             kept.segments.retain(|one| {

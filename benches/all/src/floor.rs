@@ -112,20 +112,12 @@ impl Floor {
                 self.synced(records * bytes, dir, scale)?.run(records)
             }
             Work::Batch { .. } => batches(work, dir, scale),
-            Work::Threads { bytes, count } => {
+            Work::Threads { bytes, count } | Work::Tasks { bytes, count } => {
                 let synced = self.synced(count * bytes, dir, scale)?;
-                if self == Self::Waiting {
-                    waiting::threads(synced, count)
-                } else {
-                    synced.run(count)
-                }
-            }
-            Work::Tasks { bytes, count } => {
-                let synced = self.synced(count * bytes, dir, scale)?;
-                if self == Self::Waiting {
-                    waiting::tasks(synced, count)
-                } else {
-                    synced.run(count)
+                match (self, work) {
+                    (Self::Waiting, Work::Threads { .. }) => waiting::threads(synced, count),
+                    (Self::Waiting, _) => waiting::tasks(synced, count),
+                    _ => synced.run(count),
                 }
             }
             Work::OpenCrashed(_) | Work::ReadAll => read(work, dir),
