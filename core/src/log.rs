@@ -99,6 +99,8 @@ pub struct RolledBack {
 struct Open {
     identity: Identity,
     link: Link,
+    /// Since when it has been growing older, by the clock as it is now.
+    aged_from: Time,
     /// Whether the link is in a batch, or on the disk.
     is_link_sent: bool,
     /// Where the next frame goes.
@@ -181,6 +183,8 @@ pub struct Log<B> {
     id: LogId,
     salts: Salts,
     now: Time,
+    /// How far the time of day is ahead of `now`, in microseconds, modulo 2^64: it may be behind.
+    ahead: u64,
     manifest: Manifest,
     manifest_running: Option<Manifest>,
     /// The spare that the manifest does not name yet.
@@ -277,6 +281,7 @@ impl<B: Buffer> Log<B> {
             id: manifest.log,
             salts: Salts(seed),
             now,
+            ahead: 0,
             manifest,
             manifest_running: None,
             manifest_due: false,
@@ -307,7 +312,7 @@ impl<B: Buffer> Log<B> {
             config,
         };
         if let Some(active) = active {
-            log.open.push(Open::resumed(active, beginning.last_lsn, &log.config));
+            log.open.push(Open::resumed(active, beginning.last_lsn, now, &log.config));
         }
         log
     }
@@ -343,7 +348,7 @@ impl<B: Buffer> Log<B> {
         for entry in entries {
             self.admit(entry.key.len() as u64 + entry.raw_bytes)?;
         }
-        let frame_bytes = frame::batch_frame_bytes_max(entries.iter().copied(), self.now);
+        let frame_bytes = frame::batch_frame_bytes_max(entries.iter().copied(), self.time_of_day());
         self.admit(frame_bytes.saturating_sub(frame::HEAD_BYTES_MAX as u64))?;
         let (frame, buffer) = self.reserve(frame_bytes)?;
         let start = buffer.as_ref().len();
@@ -427,8 +432,13 @@ impl<B: Buffer> Log<B> {
             crc: self.config.crc,
             place: Place { salt, segment, offset, lsn: self.appended.lsn.next() },
             durable: self.durable.lsn,
-            now: self.now,
+            now: self.time_of_day(),
         }
+    }
+
+    /// The time that records and segments are marked with.
+    fn time_of_day(&self) -> Time {
+        Time::from_micros(self.now.as_micros().wrapping_add(self.ahead))
     }
 
     /// Counts a frame that was just encoded.
@@ -481,10 +491,14 @@ impl<B: Buffer> Log<B> {
         Ok(last)
     }
 
-    /// Tells the time, and says whether something has fallen due. A clock that goes back is taken
-    /// to stand still.
+    /// Tells the time, and says whether something has fallen due. It may be the time of day: where
+    /// that was set back, what falls due after some time waits for that time again from then on,
+    /// and not for the clock to come back to where it was.
     pub fn tick(&mut self, now: Time) -> bool {
-        self.now = self.now.max(now);
+        if now < self.now {
+            self.set_back(now);
+        }
+        self.now = now;
         let is_past =
             |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= self.now);
         let is_sync_due = is_past(self.sync_deadline());
@@ -496,6 +510,19 @@ impl<B: Buffer> Log<B> {
             self.rotate_for_age();
         }
         is_sync_due || is_age_due
+    }
+
+    /// Tells the time of day where [`Log::tick`] is told another, which nobody sets: records with a
+    /// TTL are marked with it. It goes on as the other does.
+    pub fn tell_time_of_day(&mut self, time_of_day: Time) {
+        self.ahead = time_of_day.as_micros().wrapping_sub(self.now.as_micros());
+    }
+
+    fn set_back(&mut self, now: Time) {
+        self.unsynced_since = self.unsynced_since.map(|since| since.min(now));
+        for open in &mut self.open {
+            open.aged_from = open.aged_from.min(now);
+        }
     }
 
     /// When [`Log::tick`] next has something to do, if nothing else happens before.
@@ -717,12 +744,14 @@ impl<B: Buffer> Log<B> {
 }
 
 impl Open {
-    fn resumed(active: ActiveSegment, last_lsn: Lsn, config: &Config) -> Self {
+    fn resumed(active: ActiveSegment, last_lsn: Lsn, now: Time, config: &Config) -> Self {
         let ActiveSegment { identity, link, end, file_bytes, index } = active;
         let mark = Mark { offset: end, lsn: last_lsn };
         Self {
             identity,
             link,
+            // The clock may have been set back since.
+            aged_from: link.opened.min(now),
             is_link_sent: true,
             end,
             frames_end: end,

@@ -83,6 +83,11 @@ impl Entry<'_> {
         self.key.len() as u64 + self.stored.len() as u64
     }
 
+    /// Whether it is marked with the time of its appending.
+    pub const fn is_timed(&self) -> bool {
+        self.ttl.is_some()
+    }
+
     /// What the limit for a record bounds: what a reader has to unpack as well as what is stored.
     pub(crate) fn limited_bytes(&self) -> u64 {
         self.stored_bytes().max(self.key.len() as u64 + self.raw_bytes)

@@ -188,10 +188,10 @@ struct Counters {
     sync_time: Duration,
 }
 
-/// The time of day.
+/// What time it is.
 #[derive(Clone, Copy, Debug)]
 enum Clock {
-    /// When the log was opened, and what time it was then, in microseconds: it never goes back.
+    /// When the log was opened, and what time of day it was then, in microseconds.
     Running { opened: Instant, base: u64 },
     /// It stands still.
     Told(Time),
@@ -201,13 +201,12 @@ impl Clock {
     fn of(config: &WalConfig) -> Self {
         match config.injected {
             Some(Injected { now, .. }) => Self::Told(now),
-            None => {
-                let base = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                Self::Running { opened: Instant::now(), base: micros(base) }
-            }
+            None => Self::Running { opened: Instant::now(), base: since_epoch() },
         }
     }
 
+    /// The time that deadlines are in: nobody sets it, and it does not pass while the machine
+    /// sleeps.
     fn now(&self) -> Time {
         match self {
             Self::Running { opened, base } => {
@@ -216,6 +215,19 @@ impl Clock {
             Self::Told(now) => *now,
         }
     }
+
+    /// The time that others read from a clock.
+    fn time_of_day(&self) -> Time {
+        match self {
+            Self::Running { .. } => Time::from_micros(since_epoch()),
+            Self::Told(now) => *now,
+        }
+    }
+}
+
+/// The system's time of day, in microseconds.
+fn since_epoch() -> u64 {
+    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// Without 128-bit numbers, which [`Duration::as_micros`] has.
@@ -474,6 +486,9 @@ impl Engine {
         level: Level,
     ) -> Result<Admission, Error> {
         state.tick(self.clock.now());
+        if entries.iter().any(Entry::is_timed) {
+            state.log.tell_time_of_day(self.clock.time_of_day());
+        }
         let result = match entries {
             [entry] => state.log.append(entry, level),
             entries => state.log.append_batch(entries, level),
@@ -533,7 +548,7 @@ impl Engine {
     /// Ends the active segment. `Some`: wait and try again.
     pub(crate) fn rotate(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
         let mut state = self.lock();
-        state.tick(self.clock.now());
+        self.tell_time(&mut state);
         let later = match state.log.rotate() {
             Ok(()) => None,
             Err(error) => Some(self.wait(state.later(Error::from_append(error))?)),
@@ -807,7 +822,7 @@ impl Engine {
         let waited = state.durable.len();
         let rolled_back = state.log.complete(done);
         if !took.is_zero() {
-            state.tick(self.clock.now());
+            self.tell_time(state);
         }
         let mut aftermath = Aftermath::default();
         if let Some(rolled_back) = rolled_back {
@@ -929,6 +944,13 @@ impl Engine {
         }
     }
 
+    /// Tells the log the time and the time of day, which somebody may have set. What is no record
+    /// with a TTL is not worth a second look at a clock for each append.
+    fn tell_time(&self, state: &mut State) {
+        state.tick(self.clock.now());
+        state.log.tell_time_of_day(self.clock.time_of_day());
+    }
+
     /// What a thread of the log's own does.
     fn work(&self, worker: Worker) {
         self.leave(match worker {
@@ -940,7 +962,7 @@ impl Engine {
     fn make_commits(&self) -> MutexGuard<'_, State> {
         let mut state = self.lock();
         loop {
-            state.tick(self.clock.now());
+            self.tell_time(&mut state);
             let aftermath = self.after_change(&mut state, Duration::ZERO);
             state = self.tell_unlocked(state, aftermath);
             if let Some(command) = state.next_commit() {

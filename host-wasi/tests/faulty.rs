@@ -14,6 +14,8 @@ use seawall_wasi::{
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// What goes wrong.
 #[derive(Default)]
@@ -424,4 +426,26 @@ fn a_name_is_one_plain_name() {
     let (wal, _) = Wal::open(memory.clone(), "log", settings(1), SOURCE).unwrap();
     drop(wal);
     assert!(memory.contents().keys().all(|path| path.starts_with("log/")));
+}
+
+/// A host's clock may be set back; what is to be durable within a window is all the same.
+#[test]
+fn a_clock_that_is_set_back_delays_no_sync() {
+    static NOW: AtomicU64 = AtomicU64::new(9_000_000_000);
+    let now = || Time::from_micros(NOW.load(Ordering::Relaxed));
+    let window = Duration::from_millis(5);
+    let mut settings = Settings { injected: None, ..settings(1) };
+    settings.config.fsync_policy = FsyncPolicy::Batch(window);
+    let memory = Memory::default();
+    let source = Source { now, ..SOURCE };
+    let (mut wal, _) = Wal::open(memory.clone(), "", settings, source).unwrap();
+    let put = [Record::put(b"key", b"value")];
+    assert!(wal.append_groups(&put, &[1], Level::Os).error.is_none());
+    NOW.store(1_000_000, Ordering::Relaxed);
+    let due = wal.tick(None).unwrap().unwrap();
+    assert!(due <= now().plus(window), "{due:?}");
+    let before = memory.faults.syncs.get();
+    NOW.store(due.as_micros(), Ordering::Relaxed);
+    assert_eq!(wal.tick(None).unwrap(), None);
+    assert_eq!(memory.faults.syncs.get(), before + 1);
 }

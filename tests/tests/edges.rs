@@ -17,7 +17,7 @@ use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use seawall_core::wire::name::{FileId, FileName};
 use seawall_tests::disk::{Disk, Fault, Memory, end_of};
-use seawall_tests::opening::{Go, Opened, recover, start};
+use seawall_tests::opening::{Go, Opened, recover, slice, start};
 use seawall_tests::records::record_bytes;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -326,6 +326,93 @@ fn a_window_ends_when_it_says() {
     log.flush(Level::Disk).unwrap();
     assert_eq!(log.next_deadline(), None);
     assert!(!log.tick(second.plus(window * 3)));
+}
+
+/// A clock that is set, by hand or by the network, is no reason to wait until it is back where it
+/// was.
+#[test]
+fn who_waits_for_a_time_does_not_wait_longer_where_the_clock_is_set_back() {
+    let mut disk = Disk::with_sectors(512);
+    let (window, age) = (Duration::from_micros(100), Duration::from_micros(500));
+    let config =
+        Config { fsync_policy: FsyncPolicy::Batch(window), segment_age_max: Some(age), ..config() };
+    let put = |log: &mut Log<Memory>| {
+        log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Os).unwrap();
+    };
+    let mut log = open_with(&mut disk, &config);
+    log.tick(Time::from_micros(9_000_000));
+    put(&mut log);
+    run(&mut disk, &mut log);
+    let back = Time::from_micros(5_000);
+    assert!(!log.tick(back));
+    assert_eq!(log.next_deadline(), Some(back.plus(window)));
+    assert!(log.tick(back.plus(window)), "the window");
+    run(&mut disk, &mut log);
+    assert_eq!(log.durable().lsn, Lsn::new(1));
+    assert_eq!(log.next_deadline(), Some(back.plus(age)));
+    // The same while a sync is on its way, which began later than it is now.
+    put(&mut log);
+    run(&mut disk, &mut log);
+    log.tick(log.next_deadline().unwrap());
+    let mut under_way = None;
+    while let Some(command) = log.poll_command() {
+        match command {
+            Command::Sync(sync) => under_way = Some(sync),
+            command => {
+                log.complete(disk.execute(command, None));
+            }
+        }
+    }
+    put(&mut log);
+    let back = Time::from_micros(1_000);
+    log.tick(back);
+    log.complete(disk.execute(Command::Sync(under_way.unwrap()), None));
+    assert_eq!(log.next_deadline(), Some(back.plus(window)));
+    log.tick(back.plus(window));
+    run(&mut disk, &mut log);
+    assert!(log.tick(back.plus(age)), "the age");
+    run(&mut disk, &mut log);
+    assert_eq!(log.segments().count(), 2);
+    // Set back while nobody had the log open.
+    put(&mut log);
+    log.flush(Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let opened = log.segments().last().unwrap().opened;
+    drop(log);
+    let log = open_with(&mut disk, &config);
+    let deadline = log.next_deadline().unwrap();
+    assert!(deadline < opened.plus(age), "{deadline:?}, opened at {opened:?}");
+}
+
+#[test]
+fn records_have_the_time_of_day_where_another_clock_is_told() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open(&mut disk);
+    let ttl = Duration::from_secs(1);
+    for (now, time_of_day, later) in
+        [(1_000_000, 90_000_000, 91_500_000), (3_000_000, 5_000, 6_000), (4_000_000, 2_000, 2_000)]
+    {
+        log.tick(Time::from_micros(now));
+        log.tell_time_of_day(Time::from_micros(time_of_day));
+        // It goes on as the other clock does.
+        log.tick(Time::from_micros(now + later - time_of_day));
+        let entry = Entry::from(&Record::put_with_ttl(b"k", b"v", ttl));
+        log.append_batch(&[entry, entry], Level::Disk).unwrap();
+        run(&mut disk, &mut log);
+        let (info, limit) = (log.segments().last().unwrap(), log.durable().end.offset);
+        let mut cursor = Cursor::new(info, seawall_tests::crc(), 64 << 10, 1 << 20);
+        let (file, _) = slice(&disk, info.segment, 0, limit).unwrap();
+        let mut last = None;
+        loop {
+            match cursor.step(limit) {
+                Step::Record(record, _) => last = record.written_at,
+                Step::Read { offset, bytes } => fill(&mut cursor, file, offset, bytes),
+                Step::End => break,
+                step => panic!("{step:?}"),
+            }
+        }
+        assert_eq!(last.map(Time::as_millis), Some(later / 1_000));
+    }
 }
 
 /// The writes of a log that appends these values, each to `level`: how long each is, and whether it

@@ -28,6 +28,7 @@ const UNSAFE_FOLDERS: &[&str] = &[
     "host-native/src/sys.rs",
     "host-native/src/sys/",
     "host-native/tests/allocations.rs",
+    "host-native/tests/clock.rs",
     "component/wasmtime/src/precompiled.rs",
     "component/wasmtime/tests/it/load.rs",
 ];

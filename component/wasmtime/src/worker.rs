@@ -288,9 +288,12 @@ impl Worker {
             return None;
         }
         // A poisoned or closed log has nothing to do, ever. A trap shows at the next call.
+        let time_of_day = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let before = time_of_day();
         let due = self.ask(|sandbox, log| sandbox.tick(log, None)).ok().flatten();
         self.look_after_watches();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        // The clock may be set while we look, back or on.
+        let now = before.max(time_of_day());
         due.map(|due| Duration::from_micros(due).saturating_sub(now))
     }
 

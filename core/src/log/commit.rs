@@ -285,7 +285,8 @@ impl<B: Buffer> Log<B> {
     /// What is not durable yet was appended after the sync that just returned set out.
     fn restart_window(&mut self, began: Time) {
         if let Some(since) = &mut self.unsynced_since {
-            *since = began.max(*since);
+            // The clock may have been set back meanwhile.
+            *since = began.max(*since).min(self.now);
         }
     }
 

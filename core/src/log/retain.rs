@@ -485,7 +485,7 @@ impl<B: Buffer> Log<B> {
         index.cut(cut.frames_end);
         let mut body = Vec::new();
         let records = cut.next_lsn.since(link.first_lsn);
-        seal::encode(&mut body, link.first_lsn, records, self.now, &index);
+        seal::encode(&mut body, link.first_lsn, records, self.time_of_day(), &index);
         let frame = Frame {
             checksum: identity.checksum,
             crc: self.config.crc,
@@ -496,7 +496,7 @@ impl<B: Buffer> Log<B> {
                 lsn: cut.next_lsn,
             },
             durable: self.durable.lsn,
-            now: self.now,
+            now: self.time_of_day(),
         };
         frame.put_body(&mut buffer, FrameKind::Seal, &body);
         let file = FileId::Segment(cut.segment);

@@ -199,7 +199,7 @@ impl<B: Buffer> Log<B> {
             && matches!(self.spare, Spare::Ready(_))
             && (self.batches.filling.is_some() || self.batches.has_free());
         let is_allowed = self.rollback.is_none() && !self.request.blocks_appends();
-        (holds_records && can_rotate && is_allowed).then(|| active.link.opened.plus(age))
+        (holds_records && can_rotate && is_allowed).then(|| active.aged_from.plus(age))
     }
 
     pub(super) fn rotate_for_age(&mut self) {
@@ -229,9 +229,10 @@ impl<B: Buffer> Log<B> {
                 first_lsn,
                 previous_end: from,
                 previous_records: u32::try_from(first_lsn.since(previous)).unwrap_or(0),
-                opened: self.now,
+                opened: self.time_of_day(),
                 durable: self.durable.lsn,
             },
+            aged_from: self.now,
             is_link_sent: false,
             end: start.offset,
             frames_end: start.offset,
@@ -258,7 +259,7 @@ impl<B: Buffer> Log<B> {
     fn seal_active(&mut self) -> Result<Position, AppendError> {
         self.fill()?;
         let frame = self.frame();
-        let (now, last) = (self.now, self.appended.lsn);
+        let (now, last) = (self.time_of_day(), self.appended.lsn);
         let (Some(active), Some(batch)) = (self.open.last_mut(), &mut self.batches.filling) else {
             return Err(AppendError::Busy);
         };
@@ -379,7 +380,7 @@ impl<B: Buffer> Log<B> {
             optional_features: 0,
             log: self.id,
             segment: self.next_segment,
-            created: self.now,
+            created: self.time_of_day(),
             salt: earlier.map_or_else(|| self.salts.next(), |earlier| earlier.next_salt()),
             earlier,
         }
