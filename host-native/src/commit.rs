@@ -332,7 +332,7 @@ impl Engine {
         let started = Instant::now();
         let recovery = open_recovery(&config, Mode::Open)?;
         let locked = dir.lock().map_err(Error::io("lock the log's folder"))?;
-        let Some(writer_lock) = locked else {
+        let Some(mut writer_lock) = locked else {
             return Err(Error::Locked { dir: config.dir });
         };
         let clock = Clock::of(&config);
@@ -343,6 +343,9 @@ impl Engine {
             meter.event(&Event::NoUring(&error));
         }
         let (log, report) = recover(&executor, recovery, &config)?;
+        if !executor.dir().lock_manifest(&mut writer_lock) {
+            return Err(Error::Locked { dir: config.dir });
+        }
         executor.forget_before(log.newest_segment());
         let handle = Handle::new(Arc::new(Self {
             id: log.id(),

@@ -12,6 +12,8 @@ use seawall_core::wire::name::{FileId, FileName, QUARANTINE};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
+#[cfg(unix)]
+use std::sync::OnceLock;
 
 /// The file whose lock says who writes. It is empty.
 const LOCK: &str = "LOCK";
@@ -20,13 +22,21 @@ const LOCK: &str = "LOCK";
 #[derive(Debug)]
 pub(crate) struct Dir {
     folder: CapDir,
+    /// The same as a file, by which it is synced: the handle of a folder may be one that cannot be.
+    /// It stays open from the first sync on, since one that fails ends the log, and a process may
+    /// have no file to spare at times.
+    #[cfg(unix)]
+    as_file: OnceLock<File>,
 }
 
 /// The right to write to the log. The operating system frees it when this is dropped and when the
-/// process ends, however it ends: the lock is on an open file (flock, or `LockFileEx`).
+/// process ends, however it ends: the locks are on open files (flock, or `LockFileEx`).
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _file: File,
+    _lock: File,
+    /// Locked too, where there is one: somebody may take the other file for a leftover and remove
+    /// it.
+    manifest: Option<File>,
 }
 
 /// How a file is opened.
@@ -47,12 +57,16 @@ impl Dir {
         if create {
             make_folder(path)?;
         }
-        Ok(Self { folder: CapDir::open_ambient_dir(path, ambient_authority())? })
+        Ok(Self::from_cap_std(CapDir::open_ambient_dir(path, ambient_authority())?))
     }
 
     /// A folder that somebody handed over.
     pub(crate) const fn from_cap_std(folder: CapDir) -> Self {
-        Self { folder }
+        Self {
+            folder,
+            #[cfg(unix)]
+            as_file: OnceLock::new(),
+        }
     }
 
     /// Takes the writer's lock. `None`: somebody has it, in this process or another.
@@ -62,10 +76,33 @@ impl Dir {
         no_follow(&mut options, 0);
         let file = self.folder.open_with(LOCK, &options)?.into_std();
         match file.try_lock() {
-            Ok(()) => Ok(Some(WriterLock { _file: file })),
-            Err(TryLockError::WouldBlock) => Ok(None),
-            Err(TryLockError::Error(error)) => Err(error),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => return Err(error),
         }
+        let mut lock = WriterLock { _lock: file, manifest: None };
+        Ok(self.lock_manifest(&mut lock).then_some(lock))
+    }
+
+    /// Extends a writer's lock to the manifest, which a recovery may have made, or made anew.
+    /// `false`: somebody else has it.
+    pub(crate) fn lock_manifest(&self, lock: &mut WriterLock) -> bool {
+        // Ours would keep us from it.
+        lock.manifest = None;
+        if !LOCKS_ARE_ADVISORY {
+            return true;
+        }
+        // Whatever is wrong with it recovery tells.
+        let Ok(manifest) = self.open(FileId::Manifest.name(), Access::ReadWrite) else {
+            return true;
+        };
+        match manifest.try_lock() {
+            Ok(()) => lock.manifest = Some(manifest),
+            Err(TryLockError::WouldBlock) => return false,
+            // A file system without such locks: the first has to do.
+            Err(TryLockError::Error(_)) => {}
+        }
+        true
     }
 
     /// Whether there is anything of a log here.
@@ -178,12 +215,15 @@ impl Dir {
     /// Makes the names in a folder durable.
     #[cfg(unix)]
     pub(crate) fn sync(&self, folder: Folder) -> io::Result<()> {
-        let name = match folder {
-            Folder::Log => ".",
-            Folder::Quarantine => QUARANTINE,
-        };
-        // Opened as a file: a directory handle of this crate may be one that cannot be synced.
-        sys::sync_folder(&self.folder.open(name)?.into_std())
+        let open = |name| self.folder.open(name).map(cap_std::fs::File::into_std);
+        match (folder, self.as_file.get()) {
+            (Folder::Log, Some(file)) => sys::sync_folder(file),
+            (Folder::Log, None) => {
+                let file = open(".")?;
+                sys::sync_folder(self.as_file.get_or_init(|| file))
+            }
+            (Folder::Quarantine, _) => sys::sync_folder(&open(QUARANTINE)?),
+        }
     }
 
     /// The platform has no sync for folders; see [`sys`].
@@ -328,6 +368,26 @@ mod tests {
         assert!(lock.is_some());
         assert!(two.lock().unwrap().is_none());
         assert!(one.lock().unwrap().is_none());
+        drop(lock);
+        assert!(two.lock().unwrap().is_some());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_that_somebody_removes_still_keeps_others_away() {
+        let (temp, one) = temp();
+        let two = Dir::open_path(temp.path(), false).unwrap();
+        one.create(FileId::Manifest.name()).unwrap();
+        let mut lock = one.lock().unwrap().unwrap();
+        let keeps_others_away = || {
+            fs::remove_file(temp.path().join(LOCK)).unwrap();
+            two.lock().unwrap().is_none()
+        };
+        assert!(keeps_others_away());
+        // Also where the manifest is another file by now.
+        one.create(FileId::Manifest.name()).unwrap();
+        assert!(one.lock_manifest(&mut lock) && one.lock_manifest(&mut lock));
+        assert!(keeps_others_away());
         drop(lock);
         assert!(two.lock().unwrap().is_some());
     }

@@ -339,8 +339,10 @@ impl Executor {
     fn keep(&self, id: FileId, file: Arc<OpenFile>) {
         let mut files = self.files();
         files.retain(|(other, _)| *other != id);
-        if files.len() == OPEN_FILES_MAX {
-            files.remove(0);
+        if files.len() == OPEN_FILES_MAX
+            && let Some(oldest) = files.iter().position(|(id, _)| matches!(id, FileId::Segment(_)))
+        {
+            files.remove(oldest);
         }
         files.push((id, file));
     }
@@ -424,7 +426,7 @@ impl Executor {
         self.dir.open(FileId::Segment(segment).name(), access)
     }
 
-    /// The names in the folder.
+    /// The folder.
     pub(crate) fn dir(&self) -> &Dir {
         &self.dir
     }

@@ -155,8 +155,10 @@ impl<F: Folder> Executor<F> {
     fn keep(&self, id: FileId, file: F::File) {
         self.forget(id);
         let mut files = self.files.borrow_mut();
-        if files.len() == OPEN_FILES_MAX {
-            files.remove(0);
+        if files.len() == OPEN_FILES_MAX
+            && let Some(oldest) = files.iter().position(|(id, _)| matches!(id, FileId::Segment(_)))
+        {
+            files.remove(oldest);
         }
         files.push((id, file));
     }

@@ -108,6 +108,51 @@ fn a_log_of_many_segments_opens_few_files() {
     assert_eq!(read_all(&wal).len(), 50);
 }
 
+/// A process may have all its files open for a while; that is no fault of the disk.
+#[cfg(unix)]
+#[test]
+fn who_has_no_file_to_spare_waits_for_the_next_segment_and_loses_nothing() {
+    const FEW_FILES: &str = "SEAWALL_FEW_FILES";
+    if std::env::var_os(FEW_FILES).is_none() {
+        // By a shell, which can lower the limit of this program and not of the other tests.
+        let output = std::process::Command::new("sh")
+            .args(["-c", "ulimit -n 64 && exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "who_has_no_file_to_spare_waits_for_the_next_segment_and_loses_nothing",
+            ])
+            .env(FEW_FILES, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let wal = open(WalConfig { max_segment_size: 32 << 10, ..WalConfig::in_dir(temp.path()) });
+    let value = record_bytes(1, 1_000);
+    let append = || wal.append_with(&Record::put(b"k", &value), Level::Disk);
+    append().unwrap();
+    for _ in 0..3 {
+        let mut hoarded = Vec::new();
+        let refused = loop {
+            // Also what the log closes meanwhile.
+            hoarded.extend(std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()));
+            assert!(hoarded.len() < 64, "the limit holds");
+            if let Err(error) = append() {
+                break error;
+            }
+        };
+        assert!(matches!(refused, Error::NoSegment(_)), "{refused}");
+        drop(hoarded);
+        // The first may still be told.
+        append().or_else(|_| append()).unwrap();
+    }
+    let last = wal.stats().last_lsn.get();
+    assert_eq!(read_all(&wal).len() as u64, last);
+    wal.close().unwrap();
+}
+
 /// ENOSPC from a real file system; needs root, to mount one.
 #[cfg(target_os = "linux")]
 #[test]

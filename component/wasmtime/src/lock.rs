@@ -1,21 +1,27 @@
-//! The operating system's lock on a log's folder: the one that the native host takes.
+//! The operating system's locks on a log's folder: those that the native host takes.
 
 use crate::error::Error;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir, OpenOptions};
 use std::fs::{File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The file whose lock says who writes. It is empty.
 const LOCK: &str = "LOCK";
+const MANIFEST: &str = "MANIFEST";
 
 /// The right to write to the log. The operating system frees it when this is dropped, and when the
 /// process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    _file: File,
+    path: PathBuf,
+    folder: Dir,
+    _lock: File,
+    /// Locked too, where there is one: somebody may take the other file for a leftover and remove
+    /// it.
+    manifest: Option<File>,
 }
 
 impl Lock {
@@ -29,10 +35,34 @@ impl Lock {
         // A link that leads out of the folder is refused.
         let file = folder.open_with(LOCK, &options).map_err(failed)?.into_std();
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
-            Err(TryLockError::WouldBlock) => Err(Error::Locked(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(failed(error)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.to_owned())),
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
+        let mut lock = Self { path: path.to_owned(), folder, _lock: file, manifest: None };
+        lock.lock_manifest()?;
+        Ok(lock)
+    }
+
+    /// Extends the lock to the manifest, which an opening may have made, or made anew.
+    pub(crate) fn lock_manifest(&mut self) -> Result<(), Error> {
+        // Ours would keep us from it.
+        self.manifest = None;
+        // Elsewhere a lock keeps everybody from the file, and the component writes to it.
+        if !cfg!(unix) {
+            return Ok(());
+        }
+        // Whatever else is wrong with it the opening tells.
+        let options = OpenOptions::new().read(true).write(true).clone();
+        let Ok(manifest) = self.folder.open_with(MANIFEST, &options) else { return Ok(()) };
+        let manifest = manifest.into_std();
+        match manifest.try_lock() {
+            Ok(()) => self.manifest = Some(manifest),
+            Err(TryLockError::WouldBlock) => return Err(Error::Locked(self.path.clone())),
+            // A file system without locks on such files: the first has to do.
+            Err(TryLockError::Error(_)) => {}
+        }
+        Ok(())
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) struct Worker {
     program: Program,
     path: PathBuf,
     config: types::Config,
-    _lock: Lock,
+    lock: Lock,
     open: Option<Open>,
     /// Why there is none.
     cause: Arc<str>,
@@ -121,7 +121,7 @@ impl Worker {
             program,
             path,
             config,
-            _lock: lock,
+            lock,
             open: None,
             cause: "".into(),
             opened: 0,
@@ -148,6 +148,7 @@ impl Worker {
             Err(panic) => return Err(Error::Down(message(&*panic).into())),
         };
         let (log, recovery) = opened?;
+        self.lock.lock_manifest()?;
         self.open = Some(Open { sandbox, log });
         self.opened += 1;
         Ok(recovery)

@@ -130,10 +130,16 @@ fn the_lock_is_the_native_hosts_and_no_link() {
     assert!(matches!(second, Err(Error::Locked(_))), "{second:?}");
     let native = || seawall::blocking::Wal::open(seawall::WalConfig::in_dir(&folder));
     assert!(matches!(native(), Err(seawall::Error::Locked { .. })));
+    // Not even for who takes it for a leftover.
+    std::fs::remove_file(folder.join("LOCK")).unwrap();
+    assert!(matches!(native(), Err(seawall::Error::Locked { .. })));
     drop(wal);
     let (native, _) = native().unwrap();
-    let refused = Wal::open(program(), &folder, program().default_config()).wait();
-    assert!(matches!(refused, Err(Error::Locked(_))), "{refused:?}");
+    for _ in 0..2 {
+        let refused = Wal::open(program(), &folder, program().default_config()).wait();
+        assert!(matches!(refused, Err(Error::Locked(_))), "{refused:?}");
+        std::fs::remove_file(folder.join("LOCK")).unwrap();
+    }
     native.close().unwrap();
 
     let other = temp.path().join("other");
