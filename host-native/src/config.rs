@@ -77,7 +77,8 @@ pub struct WalConfig {
     /// A file that someone else shortens while it is mapped kills the process at the next read of
     /// the missing part. The log shortens a sealed segment only behind its frames, which readers
     /// never touch, or when a later opening cuts damage off it. Set this only where nothing else
-    /// touches the folder, and hold no value of a reader across such an opening.
+    /// touches the folder, and hold no value of a reader across such an opening. Such a value keeps
+    /// the file of its segment open.
     pub map_sealed: bool,
     /// Whether small appends to [`Level::Os`](crate::Level) are copied into the mapped segment in
     /// place of a system call each: about twice as many a second. Default: no.

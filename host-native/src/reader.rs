@@ -209,6 +209,19 @@ pub(crate) fn unread(segment: SegmentId, offset: u64, error: io::Error) -> Error
     Error::Io { what: format!("read {} at offset {offset}", FileId::Segment(segment)), error }
 }
 
+/// The frames of a segment, mapped, and the file by which they are held: not everywhere does a
+/// mapping keep its lock. On overlayfs, which most containers run on, it is one of the file below.
+struct Mapped<M> {
+    mapping: M,
+    _file: Arc<File>,
+}
+
+impl<M: AsRef<[u8]>> AsRef<[u8]> for Mapped<M> {
+    fn as_ref(&self) -> &[u8] {
+        self.mapping.as_ref()
+    }
+}
+
 /// So much of a mapping is brought in at a time, in bytes.
 const MAPPED_CHUNK_BYTES: u64 = 1 << 20;
 
@@ -271,7 +284,8 @@ impl Reading {
     /// One that has to be told where to begin.
     pub(crate) fn nowhere(source: Source, visibility: Visibility) -> Self {
         let config = source.config();
-        let frame_bytes_max = config.max_segment_size.max(config.max_record_size) + (1 << 20);
+        let longest = config.max_segment_size.max(config.max_record_size);
+        let frame_bytes_max = longest.saturating_add(1 << 20);
         let blank = SegmentInfo {
             segment: SegmentId::NONE,
             salt: 0,
@@ -283,7 +297,7 @@ impl Reading {
         let crc = crc32c::crc32c_append;
         Self {
             visibility,
-            cursor: Cursor::new(blank, crc, config.read_bytes(), frame_bytes_max),
+            cursor: Cursor::new(blank, crc, config.read_size, frame_bytes_max),
             at_hand: AtHand::default(),
             segments: Segments::of(&source),
             limit: 0,
@@ -486,7 +500,7 @@ impl Reading {
             && let Some(mapping) = sys::map_read_only(&file, length)
                 .map_err(Error::io(format!("map {}", FileId::Segment(info.segment))))?
         {
-            return Ok(Content::Mapped(Bytes::from_owner(mapping)));
+            return Ok(Content::Mapped(Bytes::from_owner(Mapped { mapping, _file: file })));
         }
         sys::advise(&file, sys::Readahead::Most);
         Ok(Content::File(file))
@@ -555,7 +569,7 @@ impl Reading {
         match &self.at_hand.content {
             Some(Content::Mapped(mapped)) => {
                 // A small read is a seek's, and most of those want one record.
-                let is_seek = bytes < self.source.config().read_bytes();
+                let is_seek = bytes < self.source.config().read_size;
                 let bytes = if is_seek { bytes } else { bytes.max(MAPPED_CHUNK_BYTES) };
                 let place = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX);
                 let start = place(offset).min(mapped.len());

@@ -4,6 +4,7 @@
 use std::fs::File;
 
 /// How much of some bytes the page cache has.
+#[allow(dead_code, reason = "there are platforms on which nobody knows")]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Cached {
     Nothing,
@@ -119,12 +120,17 @@ pub(crate) mod tests {
         file.set_len(4 << 20).unwrap();
         write_all_at(&file, &vec![7; 1 << 20], 1 << 20).unwrap();
         let of_file = |offset, bytes| cached(&file, offset, bytes);
-        // A kernel before 6.5 does not know.
-        if of_file(0, 1 << 20).is_some() {
-            assert_eq!(of_file(2 << 20, 2 << 20), Some(Cached::Nothing));
-            assert_eq!(of_file(1 << 20, 1 << 20), Some(Cached::All));
-            assert_eq!(of_file((1 << 20) + 77, 4_096), Some(Cached::All));
-            assert_eq!(of_file(1 << 20, 2 << 20), Some(Cached::Part));
+        match of_file(1 << 20, 1 << 20) {
+            None => println!("skipped: a kernel before 6.5 does not know"),
+            Some(Cached::Nothing) => {
+                println!("skipped: here, as on overlayfs, another file's pages are cached");
+            }
+            Some(_) => {
+                assert_eq!(of_file(2 << 20, 2 << 20), Some(Cached::Nothing));
+                assert_eq!(of_file(1 << 20, 1 << 20), Some(Cached::All));
+                assert_eq!(of_file((1 << 20) + 77, 4_096), Some(Cached::All));
+                assert_eq!(of_file(1 << 20, 2 << 20), Some(Cached::Part));
+            }
         }
     }
 }
