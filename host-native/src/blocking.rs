@@ -318,7 +318,8 @@ impl Reader {
         &mut self,
         timeout: Option<Duration>,
     ) -> Result<Option<(Entry, Position)>, Error> {
-        let deadline = timeout.map(|timeout| Instant::now() + timeout);
+        // A timeout that no clock reaches is none.
+        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             if let Some(found) = self.next_record()? {
                 return Ok(Some(found));

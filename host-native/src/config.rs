@@ -4,7 +4,7 @@ use crate::error::Error;
 use crate::execute::Interpose;
 use crate::meter::Meter;
 use seawall_core::compress::Compression;
-use seawall_core::config::{Config, FsyncPolicy, RecoveryPolicy, RecoveryScan};
+use seawall_core::config::{Config, ConfigError, FsyncPolicy, RecoveryPolicy, RecoveryScan};
 use seawall_core::id::{LogId, Time};
 use seawall_core::wire::checksum::ChecksumKind;
 use std::fmt;
@@ -67,8 +67,8 @@ pub struct WalConfig {
     /// A batch on its way to the disk takes no further record once it has this many bytes: from 4
     /// KiB to 64 MiB. Default: 256 KiB.
     pub batch_size: u64,
-    /// How many batches may be filled or under way at a time, at least 2. Default: 4. Appends wait
-    /// when all are.
+    /// How many batches may be filled or under way at a time: from 2 to 1,024. Default: 4. Appends
+    /// wait when all are.
     pub buffers: usize,
     /// The checksum of new segments. Default: CRC32C.
     pub checksum: ChecksumKind,
@@ -97,7 +97,7 @@ pub struct WalConfig {
     ///
     /// Batches of 1 MiB become a third faster. Readers that follow fetch them from the device.
     pub uring_size: Option<u64>,
-    /// How much a reader reads at a time, in bytes, at least 64 KiB. Default: 256 KiB.
+    /// How much a reader reads at a time, in bytes: from 64 KiB to 64 MiB. Default: 256 KiB.
     pub read_size: u64,
     /// Whether a reader that has read some of these in a row has the next fetched by a thread of
     /// its own, while it shows the records of one. Default: yes.
@@ -157,6 +157,10 @@ impl Default for WalConfig {
 
 const READ_SIZE_DEFAULT: u64 = 256 << 10;
 const READ_SIZE_MIN: u64 = 64 << 10;
+const READ_SIZE_MAX: u64 = 64 << 20;
+
+const BUFFERS_MIN: u64 = 2;
+const BUFFERS_MAX: u64 = 1_024;
 
 impl WalConfig {
     /// The default settings, for a log in this folder.
@@ -184,16 +188,40 @@ impl WalConfig {
             checksum: self.checksum,
             crc: crc32c::crc32c_append,
         };
-        config.checked().map_err(Error::Config)
+        self.check().and_then(|()| config.checked()).map_err(|error| {
+            Error::Config(ConfigError { setting: name_here(error.setting), ..error })
+        })
     }
 
-    pub(crate) fn read_bytes(&self) -> u64 {
-        self.read_size.max(READ_SIZE_MIN)
+    /// Checks what the core does not know.
+    fn check(&self) -> Result<(), ConfigError> {
+        let buffers = u64::try_from(self.buffers).unwrap_or(u64::MAX);
+        for (setting, value, min, max) in [
+            ("buffers", buffers, BUFFERS_MIN, BUFFERS_MAX),
+            ("read_size", self.read_size, READ_SIZE_MIN, READ_SIZE_MAX),
+        ] {
+            if !(min..=max).contains(&value) {
+                return Err(ConfigError { setting, value, min, max });
+            }
+        }
+        Ok(())
     }
 
     pub(crate) fn new_buffers(&self) -> Vec<Vec<u8>> {
         let bytes = usize::try_from(self.batch_size).unwrap_or(0);
-        (0..self.buffers.max(2)).map(|_| Vec::with_capacity(bytes)).collect()
+        (0..self.buffers).map(|_| Vec::with_capacity(bytes)).collect()
+    }
+}
+
+/// What a setting of the core is called here.
+fn name_here(setting: &'static str) -> &'static str {
+    match setting {
+        "segment_bytes_max" => "max_segment_size",
+        "segment_age_max in milliseconds" => "max_segment_age in milliseconds",
+        "record_bytes_max" => "max_record_size",
+        "batch_bytes" => "batch_size",
+        "reserve_bytes" => "reserve_size",
+        same => same,
     }
 }
 

@@ -207,7 +207,7 @@ fn grow(folder: &Folder) -> Option<bool> {
         if read < bytes.len() {
             scan.ends_at(from + read as u64);
         }
-        piece_bytes = usize::try_from(folder.config.read_bytes()).ok()?;
+        piece_bytes = usize::try_from(folder.config.read_size).ok()?;
     }
     let report = scan.into_report();
     if report.seal_offset.is_some() {

@@ -58,7 +58,7 @@ fn settings_out_of_range_are_refused_by_name() {
     let temp = tempfile::tempdir().unwrap();
     let config = WalConfig { max_segment_size: 10, ..WalConfig::in_dir(temp.path()) };
     let error = Wal::open(config).unwrap_err().to_string();
-    assert!(error.contains("segment_bytes_max is 10"), "{error}");
+    assert!(error.contains("max_segment_size is 10;"), "{error}");
 }
 
 #[test]

@@ -1,0 +1,80 @@
+//! Every setting at the ends of what its type can say: it works, or it is refused.
+
+use seawall::blocking::Wal;
+use seawall::{Compression, Error, FsyncPolicy, Level, Record, WalConfig};
+use std::path::Path;
+use std::time::Duration;
+
+/// Sets a setting to a number.
+type Set = fn(&mut WalConfig, u64);
+
+/// What may be set to any number.
+const NUMBERS: [(&str, Set); 10] = [
+    ("max_segment_size", |config, number| config.max_segment_size = number),
+    ("max_segment_age", |config, number| {
+        config.max_segment_age = Some(Duration::from_millis(number));
+    }),
+    ("reserve_size", |config, number| config.reserve_size = Some(number)),
+    ("recycle_segments", |config, number| {
+        config.recycle_segments = usize::try_from(number).unwrap_or(usize::MAX);
+    }),
+    ("compression_threshold", |config, number| config.compression_threshold = number),
+    ("max_record_size", |config, number| config.max_record_size = number),
+    ("batch_size", |config, number| config.batch_size = number),
+    ("buffers", |config, number| config.buffers = usize::try_from(number).unwrap_or(usize::MAX)),
+    ("uring_size", |config, number| config.uring_size = Some(number)),
+    ("read_size", |config, number| config.read_size = number),
+];
+
+fn live(dir: &Path, change: impl Fn(&mut WalConfig)) -> Result<(), Error> {
+    let mut config = WalConfig {
+        fsync_policy: FsyncPolicy::Os,
+        compression: Compression::Lz4,
+        max_segment_size: 8 << 20,
+        ..WalConfig::in_dir(dir)
+    };
+    change(&mut config);
+    let values = [vec![7; 10], vec![8; 100 << 10], vec![9; 3 << 20]];
+    for round in 1..=2 {
+        let (wal, _) = Wal::open(config.clone())?;
+        let mut reader = wal.iter()?;
+        let mut kept = 0;
+        for codec in [Compression::None, Compression::Lz4] {
+            for value in &values {
+                let record = Record::put(b"key", value).with_compression(codec);
+                match wal.append_with(&record, Level::Disk) {
+                    Ok(appended) => {
+                        reader.seek(appended.last)?;
+                        assert_eq!(&reader.next_record()?.unwrap().0.value, value);
+                        kept += 1;
+                    }
+                    Err(Error::TooLarge { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        wal.rotate()?;
+        let mut reader = wal.iter()?;
+        let mut records = 0;
+        while reader.next_record()?.is_some() {
+            records += 1;
+        }
+        assert_eq!(records, kept * round);
+        wal.close()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn every_setting_at_its_ends_works_or_is_refused() {
+    for (name, set) in NUMBERS {
+        for number in [0, 1, 1 << 12, 1 << 20, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let temp = tempfile::tempdir().unwrap();
+            match live(temp.path(), |config| set(config, number)) {
+                Ok(()) => {}
+                Err(Error::Config(error)) => assert_eq!(error.value, number, "{error}"),
+                Err(error) => panic!("{name} {number}: {error}"),
+            }
+        }
+    }
+}
