@@ -25,7 +25,7 @@ use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
 use crate::execute::Executor;
 use crate::gather::Gather;
-use crate::meter::Event;
+use crate::meter::{Event, tell};
 use crate::reader::Source;
 use crate::stall::Stall;
 use crate::sync::{
@@ -340,7 +340,7 @@ impl Engine {
         if let Err(error) = executor.begin_uring(&config)
             && let Some(meter) = &config.meter
         {
-            meter.event(&Event::NoUring(&error));
+            tell(&**meter, &Event::NoUring(&error));
         }
         let (log, report) = recover(&executor, recovery, &config)?;
         if !executor.dir().lock_manifest(&mut writer_lock) {
@@ -370,13 +370,13 @@ impl Engine {
     }
 
     fn tell_opened(&self, info: &RecoveryInfo, duration: Duration) {
-        let Some(meter) = &self.config.meter else { return };
-        meter.event(&Event::Opened { log: self.id, duration });
-        meter.event(&Event::Recovered(info));
+        let Some(meter) = self.config.meter.as_deref() else { return };
+        tell(meter, &Event::Opened { log: self.id, duration });
+        tell(meter, &Event::Recovered(info));
         if let Some(damage) = &info.report.damage {
-            meter.event(&Event::Damage(damage));
+            tell(meter, &Event::Damage(damage));
         } else if info.bytes_truncated > 0 {
-            meter.event(&Event::TornTail { bytes: info.bytes_truncated });
+            tell(meter, &Event::TornTail { bytes: info.bytes_truncated });
         }
     }
 
@@ -928,9 +928,9 @@ impl Engine {
             return;
         }
         aftermath.wakes.wake(&self.gates);
-        let Some(meter) = &self.config.meter else { return };
+        let Some(meter) = self.config.meter.as_deref() else { return };
         for (event, duration) in aftermath.events {
-            meter.event(&match event {
+            let event = match event {
                 CoreEvent::Rotated { from, to, first_lsn } => {
                     Event::Rotated { from, to, first_lsn }
                 }
@@ -943,7 +943,8 @@ impl Engine {
                 CoreEvent::Degraded(failure) => Event::Degraded(failure),
                 CoreEvent::Poisoned(poison) => Event::Poisoned(poison),
                 CoreEvent::Closed => Event::Closed,
-            });
+            };
+            tell(meter, &event);
         }
     }
 

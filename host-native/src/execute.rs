@@ -10,6 +10,7 @@ use seawall_core::wire::is_zero;
 use seawall_core::wire::name::{FileId, FileName};
 use std::fs::File;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 
 /// What is about to be done.
@@ -40,7 +41,8 @@ pub enum Fault {
 
 /// Is asked before each command of the log, from the thread that runs it, whether it is to fail;
 /// reads by readers are not commands. For tests of
-/// what embeds a log: they see every call and make any of them fail without a failing disk.
+/// what embeds a log: they see every call and make any of them fail without a failing disk. A panic
+/// makes the call fail, too.
 pub trait Interpose: Send + Sync {
     /// `None`: let it be.
     fn before(&self, call: &Call) -> Option<Fault>;
@@ -227,7 +229,11 @@ impl Executor {
         if self.is_read_only && changes(command.operation()) {
             return Some(Fault::Fails(io::ErrorKind::ReadOnlyFilesystem.into()));
         }
-        self.interpose.as_ref()?.before(&call_of(command))
+        let interpose = self.interpose.as_deref()?;
+        // The command is on its way, and somebody waits for it.
+        let asked = catch_unwind(AssertUnwindSafe(|| interpose.before(&call_of(command))));
+        asked
+            .unwrap_or_else(|_| Some(Fault::Fails(io::Error::other("whoever interposes panicked"))))
     }
 
     fn write(

@@ -4,14 +4,22 @@ use crate::RecoveryInfo;
 use seawall_core::error::{Failure, Poison};
 use seawall_core::id::{LogId, Lsn, SegmentId};
 use seawall_core::recover::Damage;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// Is told what happens in a log, from whichever thread it happens on, with no lock held.
 ///
-/// What it does delays that thread: count, or hand on, and return.
+/// What it does delays that thread: count, or hand on, and return. Its panics are its own: the log
+/// goes on.
 pub trait Meter: Send + Sync {
     /// Something happened.
     fn event(&self, event: &Event<'_>);
+}
+
+/// Tells a meter. On a panic of it, which the panic hook has told, nothing hangs: the thread may be
+/// one that others wait for.
+pub(crate) fn tell(meter: &dyn Meter, event: &Event<'_>) {
+    drop(catch_unwind(AssertUnwindSafe(|| meter.event(event))));
 }
 
 /// Something that happened.

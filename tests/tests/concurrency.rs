@@ -99,6 +99,51 @@ fn within_a_minute(policy: FsyncPolicy) {
     });
 }
 
+/// Panics whatever it is told, without a word.
+struct Panics;
+
+impl seawall::Meter for Panics {
+    fn event(&self, _event: &seawall::Event<'_>) {
+        std::panic::resume_unwind(Box::new(()));
+    }
+}
+
+/// The threads of the log's own that others wait for are not theirs to end.
+#[test]
+fn a_meter_that_panics_keeps_nobody_waiting() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig {
+        max_segment_size: 32 << 10,
+        fsync_policy: FsyncPolicy::Batch(Duration::from_millis(1)),
+        meter: Some(Arc::new(Panics)),
+        ..WalConfig::in_dir(temp.path())
+    };
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let (wal, _) = blocking::Wal::open(config.clone()).unwrap();
+        for number in 0..300 {
+            let value = record_bytes(number, 1_000);
+            wal.append_with(&Record::put(b"thread", &value), level_of(number)).unwrap();
+        }
+        wal.delete_segments_before(wal.stats().last_lsn).unwrap();
+        let tasks = seawall::Wal::from(wal);
+        runtime.block_on(async {
+            for number in 0..300 {
+                let value = record_bytes(number, 1_000);
+                let record = Record::put(b"task", &value);
+                tasks.append_with(&record, level_of(number)).await.unwrap();
+            }
+            tasks.truncate_after(Lsn::new(590)).await.unwrap();
+            tasks.close().await.unwrap();
+        });
+        let (wal, _) = blocking::Wal::open(config).unwrap();
+        done.send(wal.stats().last_lsn).unwrap();
+    });
+    let last = ended.recv_timeout(Duration::from_mins(1)).expect("nobody waits for ever");
+    assert_eq!(last, Lsn::new(590));
+}
+
 #[test]
 fn everybody_is_woken_under_always() {
     within_a_minute(FsyncPolicy::Always);
