@@ -35,6 +35,11 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// And those of the recipes.
+#[cfg(doctest)]
+#[doc = include_str!("../../docs/RECIPES.md")]
+struct Recipes;
+
 mod ahead;
 pub mod blocking;
 mod commit;
