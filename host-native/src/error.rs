@@ -3,7 +3,7 @@
 use seawall_core::compress::DecompressError;
 use seawall_core::config::ConfigError;
 use seawall_core::cursor::StartError;
-use seawall_core::error::{AppendError, Failure, Poison, RequestError};
+use seawall_core::error::{AppendError, Failure, IoError, IoErrorKind, Poison, RequestError};
 use seawall_core::id::{Lsn, Position};
 use seawall_core::recover::RecoveryError;
 use seawall_core::wire::frame::RecordError;
@@ -130,14 +130,17 @@ impl fmt::Display for Error {
             ),
             Self::NotFound { dir } => write!(f, "there is no log in {}", dir.display()),
             Self::Config(error) => error.fmt(f),
+            Self::Recovery { dir, error: error @ RecoveryError::Io(failure) } => {
+                write!(f, "in {}: {}", dir.display(), in_words(error, failure))
+            }
             Self::Recovery { dir, error } => write!(f, "in {}: {error}", dir.display()),
             Self::DiskFull(failure) => AppendError::DiskFull(*failure).fmt(f),
-            Self::NoSegment(failure) => AppendError::NoSegment(*failure).fmt(f),
+            Self::NoSegment(failure) => in_words(&AppendError::NoSegment(*failure), failure).fmt(f),
             Self::TooLarge { bytes, limit_bytes } => {
                 AppendError::TooLarge { bytes: *bytes, limit_bytes: *limit_bytes }.fmt(f)
             }
             Self::EmptyBatch => AppendError::EmptyBatch.fmt(f),
-            Self::Poisoned(poison) => poison.fmt(f),
+            Self::Poisoned(poison) => in_words(poison, &poison.0).fmt(f),
             Self::Closed => f.write_str("the log has been closed"),
             Self::Deleted { lsn, first } => {
                 RequestError::Deleted { lsn: *lsn, first: *first }.fmt(f)
@@ -165,9 +168,21 @@ impl fmt::Display for Error {
             ),
             Self::Unreadable { position, error } => write!(f, "at {}: {error}", Place(position)),
             Self::Decompress { position, error } => write!(f, "at {}: {error}", Place(position)),
-            Self::Failed(failure) => RequestError::Failed(*failure).fmt(f),
+            Self::Failed(failure) => in_words(&RequestError::Failed(*failure), failure).fmt(f),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
         }
+    }
+}
+
+/// What the core says of a failure. It knows the system's number for it, and not what that means.
+fn in_words(said: &dyn fmt::Display, failure: &Failure) -> String {
+    let said = said.to_string();
+    match failure.error {
+        error @ IoError { kind: IoErrorKind::Other, os_code: Some(code) } => {
+            let words = io::Error::from_raw_os_error(code).to_string();
+            said.replacen(&error.to_string(), &words, 1)
+        }
+        _ => said,
     }
 }
 
@@ -230,5 +245,35 @@ impl Error {
             RequestError::Poisoned(poison) => Self::Poisoned(poison),
             RequestError::Closed => Self::Closed,
         })
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use seawall_core::command::Operation;
+
+    #[test]
+    fn what_the_system_means_by_its_number_is_told() {
+        let failure = |kind, code| {
+            let error = IoError { kind, os_code: Some(code) };
+            Failure { operation: Operation::Create, file: Some(FileId::Manifest.new_name()), error }
+        };
+        let no_file = failure(IoErrorKind::Other, libc::EMFILE);
+        let cause = "create of MANIFEST.new failed: Too many open files (os error 24)";
+        let recovery = || Error::Recovery { dir: "wal".into(), error: RecoveryError::Io(no_file) };
+        for error in [
+            Error::NoSegment(no_file),
+            Error::Poisoned(Poison(no_file)),
+            Error::Failed(no_file),
+            recovery(),
+        ] {
+            assert!(error.to_string().contains(cause), "{error}");
+        }
+        let full = Error::Failed(failure(IoErrorKind::NoSpace, libc::ENOSPC)).to_string();
+        assert!(
+            full.contains("create of MANIFEST.new failed: no space left (os error 28)"),
+            "{full}"
+        );
     }
 }
