@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use crate::{component, program};
-use seawall_wasmtime::{Error, Limits, Program, Wal, types};
+use seawall_wasmtime::{Error, Limits, Program, Record, Wal, types};
 use std::os::unix::fs::symlink;
 use std::path::Path;
 use wasmtime::component::{Component, Linker, ResourceTable};
@@ -183,4 +183,49 @@ fn nothing_is_left_outside() {
     }
     wal.close().wait().unwrap();
     assert_eq!(names(temp.path()), ["log"]);
+}
+
+/// Whatever a setting is, the log works or says no: no number brings it down.
+#[test]
+fn every_setting_at_its_ends_works_or_is_refused() {
+    type Set = fn(&mut types::Config, u64);
+    let settings: [(&str, Set); 6] = [
+        ("segment-bytes-max", |config, number| config.segment_bytes_max = number),
+        ("segment-age-millis-max", |config, number| config.segment_age_millis_max = Some(number)),
+        ("batch-micros", |config, number| {
+            config.fsync_policy = types::FsyncPolicy::BatchMicros(number);
+        }),
+        ("compression-threshold-bytes", |config, number| {
+            config.compression = types::Compression::Lz4;
+            config.compression_threshold_bytes = number;
+        }),
+        ("record-bytes-max", |config, number| config.record_bytes_max = number),
+        ("batch-bytes", |config, number| config.batch_bytes = number),
+    ];
+    let values = [vec![7; 10], vec![8; 100 << 10], vec![9; 3 << 20]];
+    for (name, set) in settings {
+        for number in [0, 1, 4 << 10, 1 << 20, u64::from(u32::MAX), u64::MAX - 1, u64::MAX] {
+            let temp = tempfile::tempdir().unwrap();
+            let mut config = program().default_config();
+            set(&mut config, number);
+            let opened = Wal::open(program(), temp.path(), config).wait();
+            let (wal, _) = match opened {
+                Ok(opened) => opened,
+                Err(Error::Log(types::Error::Invalid(_))) => continue,
+                Err(error) => panic!("{name} {number}: {error}"),
+            };
+            for value in &values {
+                let appended = match wal.append(&Record::put(b"key", value)).wait() {
+                    Ok(appended) => appended,
+                    Err(Error::Log(types::Error::TooLarge(_))) => continue,
+                    Err(error) => panic!("{name} {number}: {error}"),
+                };
+                let cursor = wal.read_from(appended.first).wait().unwrap();
+                let page = cursor.read_batch(64 << 10).wait().unwrap();
+                let found = page.records().next().unwrap();
+                assert_eq!(found.record.value, value, "{name} {number}");
+            }
+            wal.close().wait().unwrap();
+        }
+    }
 }

@@ -1,9 +1,12 @@
-//! Every setting at the ends of what its type can say: it works, or it is refused.
+//! Every setting and every question at the ends of what its type can say: there is an answer, or a
+//! refusal.
 
-use seawall::blocking::Wal;
-use seawall::{Compression, Error, FsyncPolicy, Level, Record, WalConfig};
+use seawall::blocking::{Reader, Wal};
+use seawall::{
+    Compression, Error, FsyncPolicy, Level, Lsn, Position, Record, SegmentId, WalConfig,
+};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Sets a setting to a number.
 type Set = fn(&mut WalConfig, u64);
@@ -75,6 +78,55 @@ fn every_setting_at_its_ends_works_or_is_refused() {
                 Err(Error::Config(error)) => assert_eq!(error.value, number, "{error}"),
                 Err(error) => panic!("{name} {number}: {error}"),
             }
+        }
+    }
+}
+
+#[test]
+fn every_question_at_its_ends_has_an_answer() {
+    let ends = [0, 1, 5, 10, 11, 12, u64::from(u32::MAX), u64::MAX - 1, u64::MAX];
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    for _ in 0..10 {
+        wal.append(&Record::put_with_ttl(b"k", b"v", Duration::MAX)).unwrap();
+    }
+    let mut reader = wal.iter().unwrap();
+    let (entry, _) = reader.next_record().unwrap().unwrap();
+    assert!(!entry.is_expired_at(SystemTime::now()), "{:?}", entry.ttl);
+    for number in ends {
+        let lsn = Lsn::new(number);
+        let next = |reader: &mut Reader| reader.next_record().unwrap().map(|(entry, _)| entry.lsn);
+        let found = [
+            wal.read_from(lsn).map(|mut reader| next(&mut reader)),
+            reader.seek(lsn).map(|()| next(&mut reader)),
+        ];
+        for found in found {
+            match number {
+                0 => assert!(matches!(found, Err(Error::Deleted { .. })), "{found:?}"),
+                1..=10 => assert_eq!(found.unwrap(), Some(lsn)),
+                11 => assert_eq!(found.unwrap(), None),
+                _ => assert!(matches!(found, Err(Error::BeyondEnd { .. })), "{found:?}"),
+            }
+        }
+        match wal.wait_durable(lsn) {
+            Ok(()) => assert!(number <= 10),
+            error => assert!(number > 10 && matches!(error, Err(Error::BeyondEnd { .. }))),
+        }
+        for segment in ends {
+            let at = Position::new(SegmentId::new(segment), number);
+            let found = reader.seek(at).and_then(|()| reader.next_record());
+            match segment {
+                0 => assert!(matches!(found, Err(Error::Deleted { .. })), "{at}: {found:?}"),
+                1 => assert_eq!(found.unwrap().is_some(), number < 128, "{at}"),
+                _ => assert!(matches!(found, Err(Error::NoSuchPosition { .. })), "{at}: {found:?}"),
+            }
+        }
+        assert_eq!(wal.delete_segments_before(lsn).unwrap(), 0);
+    }
+    for number in ends.into_iter().rev() {
+        match wal.truncate_after(Lsn::new(number)) {
+            Ok(()) => assert_eq!(wal.stats().last_lsn.get(), number),
+            error => assert!(number > 10 && matches!(error, Err(Error::BeyondEnd { .. }))),
         }
     }
 }
