@@ -203,10 +203,9 @@ impl Wal {
     /// When it could not be recorded, or the log is closed or poisoned.
     pub fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
         let lsn = self.engine().lsn_of(before.into());
-        let count = |wal: &Self| wal.engine().segments().0.len() as u64;
-        let had = count(self);
+        let (had, _) = self.engine().segments();
         self.ask(Ask::DeleteBefore(lsn))?;
-        Ok(had.saturating_sub(count(self)))
+        Ok(self.engine().gone(&had))
     }
 
     /// Takes all records after `lsn` off the log; the next append gets `lsn + 1`. Durable when it

@@ -1064,6 +1064,13 @@ impl Engine {
         (state.log.segments().collect(), state.log.first_lsn())
     }
 
+    /// How many of the oldest segments that there were have gone. Meanwhile others may have come.
+    pub(crate) fn gone(&self, had: &[SegmentInfo]) -> u64 {
+        let first = self.lock().log.segments().next().map(|info| info.segment);
+        let is_gone = |info: &&SegmentInfo| first.is_some_and(|first| info.segment < first);
+        had.iter().take_while(is_gone).count() as u64
+    }
+
     pub(crate) fn frame_before_lsn(&self, segment: SegmentId, lsn: Lsn) -> Option<(u64, Lsn)> {
         self.lock().log.frame_before_lsn(segment, lsn)
     }

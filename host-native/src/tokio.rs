@@ -198,9 +198,9 @@ impl Wal {
     /// See [`blocking::Wal::delete_segments_before`].
     pub async fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
         let lsn = self.engine().lsn_of(before.into());
-        let had = self.engine().segments().0.len();
+        let (had, _) = self.engine().segments();
         self.ask(Ask::DeleteBefore(lsn)).await?;
-        Ok(had.saturating_sub(self.engine().segments().0.len()) as u64)
+        Ok(self.engine().gone(&had))
     }
 
     /// Takes all records after `lsn` off the log; the next append gets `lsn + 1`.

@@ -99,6 +99,46 @@ fn within_a_minute(policy: FsyncPolicy) {
     });
 }
 
+/// Counts the segments that a log tells to have deleted.
+#[derive(Default)]
+struct Deletions(AtomicU64);
+
+impl seawall::Meter for Deletions {
+    fn event(&self, event: &seawall::Event<'_>) {
+        if let seawall::Event::Deleted { segments, .. } = event {
+            self.0.fetch_add(*segments, Ordering::Relaxed);
+        }
+    }
+}
+
+#[test]
+fn a_deletion_says_how_many_segments_went_whatever_came_meanwhile() {
+    let temp = tempfile::tempdir().unwrap();
+    let told = Arc::new(Deletions::default());
+    let config = WalConfig {
+        max_segment_size: 8 << 10,
+        fsync_policy: FsyncPolicy::Os,
+        meter: Some(told.clone()),
+        ..WalConfig::in_dir(temp.path())
+    };
+    let (wal, _) = blocking::Wal::open(config).unwrap();
+    let (is_done, mut deleted) = (AtomicBool::new(false), 0);
+    std::thread::scope(|threads| {
+        threads.spawn(|| {
+            for number in 0..2_000 {
+                wal.append(&Record::put(b"k", &record_bytes(number, 1_000))).unwrap();
+            }
+            is_done.store(true, Ordering::Release);
+        });
+        while !is_done.load(Ordering::Acquire) {
+            deleted += wal.delete_segments_before(wal.stats().durable_lsn).unwrap();
+        }
+    });
+    wal.close().unwrap();
+    assert!(deleted > 100, "{deleted}");
+    assert_eq!(deleted, told.0.load(Ordering::Relaxed));
+}
+
 /// Panics whatever it is told, without a word.
 struct Panics;
 
