@@ -154,9 +154,9 @@ struct State {
     written: VecDeque<(Lsn, SlotId)>,
     durable: VecDeque<(Lsn, SlotId)>,
     /// Those who wait for anything at all to go on.
-    busy: Vec<SlotId>,
+    busy: VecDeque<SlotId>,
     /// Readers who wait for more to be durable.
-    followers: Vec<SlotId>,
+    followers: VecDeque<SlotId>,
     request: Option<SlotId>,
     commits_sleep: Sleep,
     /// How many threads that wait for a plain write have not gone to sleep yet.
@@ -580,7 +580,7 @@ impl Engine {
                 Ok(self.wait(slot))
             }
             Err(None) => {
-                state.busy.push(slot);
+                state.put_busy(slot);
                 Err(self.wait(slot))
             }
             Err(Some(error)) => {
@@ -599,7 +599,9 @@ impl Engine {
             return None;
         }
         let slot = state.slots.take();
-        state.followers.push(slot);
+        let State { slots, followers, .. } = &mut *state;
+        slots.make_room(followers, |follower| *follower);
+        followers.push_back(slot);
         Some(self.wait(slot))
     }
 
@@ -716,6 +718,11 @@ impl Engine {
                 self.go(state, Aftermath::default());
                 return Some(outcome.into_result());
             }
+            // Before he runs one more command: others may have them run without end.
+            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                self.go(state, Aftermath::default());
+                return None;
+            }
             if let Some(command) = state.next_commit() {
                 drop(state);
                 state = self.run(command);
@@ -728,10 +735,6 @@ impl Engine {
                 self.tell(aftermath);
                 state = self.lock();
                 continue;
-            }
-            if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                self.go(state, Aftermath::default());
-                return None;
             }
             if !state.slots.is_waiting(slot) {
                 continue;
@@ -1186,8 +1189,8 @@ impl State {
             gather: Gather::default(),
             written: VecDeque::new(),
             durable: VecDeque::new(),
-            busy: Vec::new(),
-            followers: Vec::new(),
+            busy: VecDeque::new(),
+            followers: VecDeque::new(),
             request: None,
             commits_sleep: Sleep::Awake,
             awake: 0,
@@ -1239,15 +1242,21 @@ impl State {
             Some(error) => Err(error),
             None => {
                 let slot = self.slots.take();
-                self.busy.push(slot);
+                self.put_busy(slot);
                 Ok(slot)
             }
         }
     }
 
+    fn put_busy(&mut self, slot: SlotId) {
+        self.slots.make_room(&mut self.busy, |waiter| *waiter);
+        self.busy.push_back(slot);
+    }
+
     fn register(&mut self, level: Level, lsn: Lsn) -> SlotId {
         let slot = self.slots.take();
         let queue = if level == Level::Disk { &mut self.durable } else { &mut self.written };
+        self.slots.make_room(queue, |(_, waiter)| *waiter);
         // In order of LSN; nearly always that is the end.
         let at = queue.iter().rposition(|(other, _)| *other <= lsn).map_or(0, |at| at + 1);
         queue.insert(at, (lsn, slot));

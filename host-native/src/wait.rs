@@ -9,6 +9,7 @@ use crate::error::Error;
 use crate::sync::{AtomicBool, Gate, Ordering, Thread, park_timeout, thread, thread_local};
 use seawall_core::config::Level;
 use seawall_core::error::{AppendError, RequestError};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::Waker;
 use std::time::Instant;
@@ -223,6 +224,17 @@ impl Slots {
     /// Whether it has no outcome yet.
     pub(crate) fn is_waiting(&mut self, id: SlotId) -> bool {
         self.waiting(id).is_some()
+    }
+
+    /// Makes room for one more in a queue of waiters: before it grows, those who gave up leave it.
+    /// What they waited for may be long in coming.
+    pub(crate) fn make_room<T>(&mut self, queue: &mut VecDeque<T>, slot: impl Fn(&T) -> SlotId) {
+        if queue.len() < queue.capacity() {
+            return;
+        }
+        queue.retain(|waiter| self.is_waiting(slot(waiter)));
+        // Where most still wait, not to be back here with the next.
+        queue.reserve(queue.len().max(1));
     }
 
     /// The calling thread, which has no outcome yet, is about to sleep at a gate.

@@ -6,6 +6,7 @@ use seawall::blocking::Wal;
 use seawall::{FsyncPolicy, Level, Record, WalConfig};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::time::Duration;
 
 struct Counting;
 
@@ -73,5 +74,20 @@ fn a_batch_takes_memory_for_its_list_alone() {
     (0..20).for_each(|_| append());
     let count = taken(|| (0..20).for_each(|_| append()));
     assert!(count <= 24, "{count} allocations in 20 batches");
+    wal.close().unwrap();
+}
+
+/// Who looks again and again for what does not come leaves nothing behind.
+#[test]
+fn waiting_for_long_takes_no_memory() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    wal.append_with(&Record::put(b"key", b"value"), Level::Disk).unwrap();
+    let mut reader = wal.iter().unwrap();
+    assert!(reader.next_record().unwrap().is_some());
+    let mut look = || assert!(reader.wait_record(Some(Duration::ZERO)).unwrap().is_none());
+    (0..100).for_each(|_| look());
+    let count = taken(|| (0..10_000).for_each(|_| look()));
+    assert!(count <= 4, "{count} allocations in 10,000 looks");
     wal.close().unwrap();
 }
