@@ -312,7 +312,7 @@ impl Reader {
     /// the log is open.
     ///
     /// # Errors
-    /// As [`Reader::next_record`].
+    /// As [`Reader::next_record`], and [`Error::Poisoned`] where no more will come.
     pub fn wait_record(
         &mut self,
         timeout: Option<Duration>,
@@ -324,7 +324,8 @@ impl Reader {
                 return Ok(Some(found));
             }
             let Source::Live(engine) = self.reading.source() else { return Ok(None) };
-            let Some(wait) = engine.follow(self.reading.next_lsn().previous()) else {
+            let last = self.reading.next_lsn().previous();
+            let Some(wait) = engine.follow(last, self.reading.visibility())? else {
                 return self.next_record();
             };
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::execute::Executor;
 use crate::gather::Gather;
 use crate::meter::{Event, tell};
-use crate::reader::Source;
+use crate::reader::{Source, Visibility};
 use crate::stall::Stall;
 use crate::sync::{
     self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
@@ -155,8 +155,9 @@ struct State {
     durable: VecDeque<(Lsn, SlotId)>,
     /// Those who wait for anything at all to go on.
     busy: VecDeque<SlotId>,
-    /// Readers who wait for more to be durable.
-    followers: VecDeque<SlotId>,
+    /// Readers who wait for more to be written, and those who wait for more to be durable.
+    following_written: VecDeque<SlotId>,
+    following_durable: VecDeque<SlotId>,
     request: Option<SlotId>,
     commits_sleep: Sleep,
     /// How many threads that wait for a plain write have not gone to sleep yet.
@@ -592,17 +593,34 @@ impl Engine {
         Ok(wait)
     }
 
-    /// Waits for more to be durable than `lsn`. `None`: it is so already, or no more will be.
-    pub(crate) fn follow(self: &Arc<Self>, lsn: Lsn) -> Option<Wait> {
+    /// Waits for more than `lsn` to be visible. `None`: it is so already, or the log was closed.
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        lsn: Lsn,
+        visibility: Visibility,
+    ) -> Result<Option<Wait>, Error> {
         let mut state = self.lock();
-        if state.log.durable().lsn > lsn || state.is_over() {
-            return None;
+        let visible = match visibility {
+            Visibility::Written => state.log.written(),
+            Visibility::Durable => state.log.durable(),
+        };
+        if visible.lsn > lsn {
+            return Ok(None);
+        }
+        match state.end() {
+            Some(AppendError::Closed) => return Ok(None),
+            Some(error) => return Err(refused(error)),
+            None => {}
         }
         let slot = state.slots.take();
-        let State { slots, followers, .. } = &mut *state;
-        slots.make_room(followers, |follower| *follower);
-        followers.push_back(slot);
-        Some(self.wait(slot))
+        let State { slots, following_written, following_durable, .. } = &mut *state;
+        let following = match visibility {
+            Visibility::Written => following_written,
+            Visibility::Durable => following_durable,
+        };
+        slots.make_room(following, |follower| *follower);
+        following.push_back(slot);
+        Ok(Some(self.wait(slot)))
     }
 
     /// Waits on this thread until the records of a goal have reached it.
@@ -870,10 +888,16 @@ impl Engine {
             state.background.push_back(command);
         }
         state.settle(&mut aftermath.wakes);
-        self.written.store(state.log.written().lsn.get(), Ordering::Release);
+        let is_over = state.is_over();
+        let written = state.log.written().lsn.get();
+        if self.written.swap(written, Ordering::Release) != written || is_over {
+            for slot in std::mem::take(&mut state.following_written) {
+                state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
+            }
+        }
         let durable = state.log.durable().lsn.get();
-        if self.durable.swap(durable, Ordering::Release) != durable || state.is_over() {
-            for slot in std::mem::take(&mut state.followers) {
+        if self.durable.swap(durable, Ordering::Release) != durable || is_over {
+            for slot in std::mem::take(&mut state.following_durable) {
                 state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
             }
         }
@@ -1190,7 +1214,8 @@ impl State {
             written: VecDeque::new(),
             durable: VecDeque::new(),
             busy: VecDeque::new(),
-            followers: VecDeque::new(),
+            following_written: VecDeque::new(),
+            following_durable: VecDeque::new(),
             request: None,
             commits_sleep: Sleep::Awake,
             awake: 0,
@@ -1233,6 +1258,7 @@ impl State {
         !self.log.is_anything_due()
             && self.written.is_empty()
             && self.busy.is_empty()
+            && self.following_written.is_empty()
             && self.segments_version == self.log.segments_version()
     }
 

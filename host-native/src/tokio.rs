@@ -311,14 +311,15 @@ impl Reader {
     /// The next record, waited for if there is none yet. `None`: the log was closed.
     ///
     /// # Errors
-    /// See [`blocking::Reader::next_record`].
+    /// See [`blocking::Reader::wait_record`].
     pub async fn wait_record(&mut self) -> Result<Option<(Entry, Position)>, Error> {
         loop {
             if let Some(found) = self.next_record().await? {
                 return Ok(Some(found));
             }
             let Source::Live(engine) = self.reading.source() else { return Ok(None) };
-            match engine.follow(self.reading.next_lsn().previous()) {
+            let last = self.reading.next_lsn().previous();
+            match engine.follow(last, self.reading.visibility())? {
                 Some(wait) => wait.await?,
                 None => return self.next_record().await,
             }

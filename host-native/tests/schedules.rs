@@ -10,7 +10,7 @@
 use seawall::blocking::Wal;
 use seawall::{
     Appended, Call, ChecksumKind, Error, Fault, FsyncPolicy, Injected, Interpose, Level, LogId,
-    Lsn, Record, Time, WalConfig,
+    Lsn, Record, Time, Visibility, WalConfig,
 };
 use shuttle::scheduler::{PctScheduler, RandomScheduler};
 use shuttle::{Config, MaxSteps, Runner, future, thread};
@@ -253,29 +253,51 @@ fn whoever_has_nothing_to_wait_for_keeps_no_time_for_others() {
     });
 }
 
+fn follows_to_the_end(dir: &Path, visibility: Visibility, level: Level) {
+    let wal = open(config(dir));
+    let follower = wal.clone();
+    let follower = thread::spawn(move || {
+        let mut reader = follower.read_from_with(Lsn::new(1), visibility).unwrap();
+        let mut seen = 0;
+        while let Some((entry, _)) = reader.wait_record(None).unwrap() {
+            seen += 1;
+            assert_eq!(entry.lsn, Lsn::new(seen));
+        }
+        seen
+    });
+    let writer = wal.clone();
+    let writer = thread::spawn(move || {
+        for _ in 0..2 {
+            writer.append_with(&record(b"seen"), level).unwrap();
+        }
+    });
+    writer.join().unwrap();
+    wal.close().unwrap();
+    assert_eq!(follower.join().unwrap(), 2);
+}
+
 #[test]
 fn followers_see_every_record_and_the_end() {
+    check(|dir| follows_to_the_end(dir, Visibility::Durable, Level::Disk));
+    check(|dir| follows_to_the_end(dir, Visibility::Written, Level::Os));
+}
+
+/// No sync wakes them.
+#[test]
+fn followers_of_what_is_written_wait_for_no_sync() {
     check(|dir| {
-        let wal = open(config(dir));
-        let follower = wal.clone();
+        let wal = open(WalConfig { fsync_policy: FsyncPolicy::Os, ..config(dir) });
+        let mut reader = wal.read_from_with(Lsn::new(1), Visibility::Written).unwrap();
         let follower = thread::spawn(move || {
-            let mut reader = follower.read_from(Lsn::new(1)).unwrap();
-            let mut seen = 0;
-            while let Some((entry, _)) = reader.wait_record(None).unwrap() {
-                seen += 1;
-                assert_eq!(entry.lsn, Lsn::new(seen));
-            }
-            seen
-        });
-        let writer = wal.clone();
-        let writer = thread::spawn(move || {
             for _ in 0..2 {
-                writer.append(&record(b"seen")).unwrap();
+                assert!(reader.wait_record(None).unwrap().is_some());
             }
         });
-        writer.join().unwrap();
+        for _ in 0..2 {
+            wal.append_with(&record(b"seen"), Level::Os).unwrap();
+        }
+        follower.join().unwrap();
         wal.close().unwrap();
-        assert_eq!(follower.join().unwrap(), 2);
     });
 }
 

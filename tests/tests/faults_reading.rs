@@ -9,7 +9,7 @@ use seawall::{
 use seawall_core::wire::header::Identity;
 use seawall_core::wire::name::FileId;
 use seawall_tests::descriptors::open_files;
-use seawall_tests::interpose::{EIO, Watch, os_error};
+use seawall_tests::interpose::{EIO, Watch, os_error, writes_frames};
 use seawall_tests::random::Random;
 use seawall_tests::records::{read_all, record_bytes, rest};
 use seawall_tests::runner::number;
@@ -443,4 +443,56 @@ fn a_reader_is_shown_what_no_crash_takes_back_or_what_the_kernel_has() {
             wal.rotate().unwrap();
         }
     }
+}
+
+/// Who is shown what the kernel has need not wait for the disk.
+#[test]
+fn a_follower_of_what_is_written_waits_for_no_sync() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = WalConfig { fsync_policy: FsyncPolicy::Os, ..WalConfig::in_dir(temp.path()) };
+    let (wal, _) = Wal::open(config).unwrap();
+    let mut reader = wal.read_from_with(Start::First, Visibility::Written).unwrap();
+    std::thread::scope(|threads| {
+        let following = threads.spawn(move || {
+            let mut found = 0;
+            while let Some((entry, _)) = reader.wait_record(Some(Duration::from_secs(10))).unwrap()
+            {
+                found = entry.lsn.get();
+                if found == 100 {
+                    break;
+                }
+            }
+            found
+        });
+        for number in 1..=100 {
+            wal.append(&Record::put(b"k", &record_bytes(number, 500))).unwrap();
+        }
+        assert_eq!(following.join().unwrap(), 100);
+        assert!(wal.stats().durable_lsn.get() < 100, "nobody has synced");
+    });
+}
+
+/// Who waits for what will never come is told so, and what is durable can be read all the same.
+#[test]
+fn a_follower_of_a_log_that_fails_is_told() {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config = WalConfig { interpose: Some(watch.clone()), ..WalConfig::in_dir(temp.path()) };
+    let (wal, _) = Wal::open(config).unwrap();
+    wal.append_with(&Record::put(b"k", b"kept"), Level::Disk).unwrap();
+    for visibility in [Visibility::Durable, Visibility::Written] {
+        let mut reader = wal.read_from_with(Start::First, visibility).unwrap();
+        assert!(reader.next_record().unwrap().is_some());
+        std::thread::scope(|threads| {
+            let following = threads.spawn(|| reader.wait_record(None));
+            watch.set(|call| writes_frames(call).then(|| Fault::Fails(os_error(EIO))));
+            wal.append_with(&Record::put(b"k", b"lost"), Level::Disk).unwrap_err();
+            let told = following.join().unwrap();
+            assert!(matches!(told, Err(Error::Poisoned(_))), "{told:?}");
+        });
+        assert!(matches!(reader.wait_record(None), Err(Error::Poisoned(_))));
+        reader.seek(Start::First).unwrap();
+        assert!(reader.wait_record(None).unwrap().is_some());
+    }
+    drop(wal);
 }
