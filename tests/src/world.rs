@@ -16,8 +16,9 @@ use crate::reader::Reader;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 use seawall_core::command::{Command, Done};
-use seawall_core::config::{Config, Level};
+use seawall_core::config::{Config, FsyncPolicy, Level};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::id::{Lsn, Time};
 use seawall_core::log::Log;
@@ -44,6 +45,8 @@ pub struct World {
     /// The dice of the step that is being taken.
     pub(crate) random: Random,
     pub(crate) now: u64,
+    /// Nothing falls due later than so long from now.
+    longest: Duration,
     counter: u64,
     waiting: Vec<Command<Memory>>,
     returned: Vec<Done<Memory>>,
@@ -65,7 +68,12 @@ pub struct World {
 impl World {
     /// The world with these settings, its log not open.
     pub fn new(history: &History) -> Self {
+        let window = match history.setup.policy {
+            FsyncPolicy::Batch(window) => window,
+            FsyncPolicy::Always | FsyncPolicy::Os => Duration::ZERO,
+        };
         Self {
+            longest: window.max(history.setup.age.unwrap_or_default()),
             disk: Disk::with_sectors(history.setup.sector_bytes),
             oracle: Oracle::default(),
             explorer: None,
@@ -132,9 +140,16 @@ impl World {
     pub fn take(&mut self, event: &Event) -> Verdict {
         self.random = Random::new(event.dice);
         self.now += self.random.below(100);
+        // Somebody sets the clock back. No number is drawn for that: old seeds stay what they are.
+        if event.dice % 37 == 1 {
+            self.now = self.now.saturating_sub(event.dice % 20_000);
+        }
         let now = Time::from_micros(self.now);
         let Some(log) = &mut self.log else { return self.reopen(0, None) };
         log.tick(now);
+        let longest = now.plus(self.longest);
+        let deadline = log.next_deadline().filter(|deadline| *deadline > longest);
+        ensure!(deadline.is_none(), 20, "at {now:?} what falls due waits until {deadline:?}");
         if log.poison().is_some() || log.is_closed() {
             let power = self.random.chance(1, 2);
             return self.fall(power, 1);
