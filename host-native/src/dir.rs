@@ -33,10 +33,29 @@ pub(crate) struct Dir {
 /// process ends, however it ends: the locks are on open files (flock, or `LockFileEx`).
 #[derive(Debug)]
 pub(crate) struct WriterLock {
-    _lock: File,
+    lock: File,
     /// Locked too, where there is one: somebody may take the other file for a leftover and remove
     /// it.
     manifest: Option<File>,
+}
+
+impl WriterLock {
+    /// Closing the file would not do at once: a process that another thread is just starting has a
+    /// copy of the handle until it runs its own program, and with that the lock.
+    fn free(file: &File) {
+        // Where it fails the file is closed next.
+        file.unlock().ok();
+    }
+}
+
+impl Drop for WriterLock {
+    fn drop(&mut self) {
+        // Others take it last: it goes first.
+        if let Some(manifest) = &self.manifest {
+            Self::free(manifest);
+        }
+        Self::free(&self.lock);
+    }
 }
 
 /// How a file is opened.
@@ -80,7 +99,7 @@ impl Dir {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        let mut lock = WriterLock { _lock: file, manifest: None };
+        let mut lock = WriterLock { lock: file, manifest: None };
         Ok(self.lock_manifest(&mut lock).then_some(lock))
     }
 
@@ -88,7 +107,9 @@ impl Dir {
     /// `false`: somebody else has it.
     pub(crate) fn lock_manifest(&self, lock: &mut WriterLock) -> bool {
         // Ours would keep us from it.
-        lock.manifest = None;
+        if let Some(manifest) = lock.manifest.take() {
+            WriterLock::free(&manifest);
+        }
         if !LOCKS_ARE_ADVISORY {
             return true;
         }

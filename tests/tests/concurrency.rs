@@ -99,6 +99,31 @@ fn within_a_minute(policy: FsyncPolicy) {
     });
 }
 
+/// A process that is being started has copies of all handles until it runs another program.
+#[cfg(unix)]
+#[test]
+fn a_log_that_was_closed_can_be_opened_whoever_starts_a_process_meanwhile() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = || WalConfig { max_segment_size: 8 << 10, ..WalConfig::in_dir(temp.path()) };
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|threads| {
+        for _ in 0..2 {
+            threads.spawn(|| {
+                while !is_done.load(Ordering::Acquire) {
+                    assert!(std::process::Command::new("true").status().unwrap().success());
+                }
+            });
+        }
+        let opened = (0..200).try_for_each(|_| {
+            let (wal, _) = blocking::Wal::open(config())?;
+            wal.append_with(&Record::put(b"k", b"v"), Level::Os)?;
+            wal.close()
+        });
+        is_done.store(true, Ordering::Release);
+        opened.unwrap();
+    });
+}
+
 /// Counts the segments that a log tells to have deleted.
 #[derive(Default)]
 struct Deletions(AtomicU64);

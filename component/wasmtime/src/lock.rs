@@ -18,10 +18,27 @@ const MANIFEST: &str = "MANIFEST";
 pub(crate) struct Lock {
     path: PathBuf,
     folder: Dir,
-    _lock: File,
+    lock: File,
     /// Locked too, where there is one: somebody may take the other file for a leftover and remove
     /// it.
     manifest: Option<File>,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Others take it last: it goes first.
+        if let Some(manifest) = &self.manifest {
+            free(manifest);
+        }
+        free(&self.lock);
+    }
+}
+
+/// Closing the file would not do at once: a process that another thread is just starting has a copy
+/// of the handle until it runs its own program, and with that the lock.
+fn free(file: &File) {
+    // Where it fails the file is closed next.
+    file.unlock().ok();
 }
 
 impl Lock {
@@ -39,7 +56,7 @@ impl Lock {
             Err(TryLockError::WouldBlock) => return Err(Error::Locked(path.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        let mut lock = Self { path: path.to_owned(), folder, _lock: file, manifest: None };
+        let mut lock = Self { path: path.to_owned(), folder, lock: file, manifest: None };
         lock.lock_manifest()?;
         Ok(lock)
     }
@@ -47,7 +64,9 @@ impl Lock {
     /// Extends the lock to the manifest, which an opening may have made, or made anew.
     pub(crate) fn lock_manifest(&mut self) -> Result<(), Error> {
         // Ours would keep us from it.
-        self.manifest = None;
+        if let Some(manifest) = self.manifest.take() {
+            free(&manifest);
+        }
         // Elsewhere a lock keeps everybody from the file, and the component writes to it.
         if !cfg!(unix) {
             return Ok(());
