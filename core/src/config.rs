@@ -145,10 +145,7 @@ impl Config {
     /// # Errors
     /// Names the setting, its value and what it must be.
     pub fn checked(mut self) -> Result<Self, ConfigError> {
-        let within = |setting, value, min, max| {
-            let fits = (min..=max).contains(&value);
-            if fits { Ok(()) } else { Err(ConfigError { setting, value, min, max }) }
-        };
+        let within = ConfigError::within;
         let segment_bytes = self.segment_bytes_max;
         within("segment_bytes_max", segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
@@ -185,6 +182,17 @@ pub struct ConfigError {
     pub min: u64,
     /// The most that it may be.
     pub max: u64,
+}
+
+impl ConfigError {
+    /// Checks a setting.
+    ///
+    /// # Errors
+    /// When its value is out of the range from `min` to `max`.
+    pub fn within(setting: &'static str, value: u64, min: u64, max: u64) -> Result<(), Self> {
+        let fits = (min..=max).contains(&value);
+        if fits { Ok(()) } else { Err(Self { setting, value, min, max }) }
+    }
 }
 
 impl fmt::Display for ConfigError {

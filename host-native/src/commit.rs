@@ -889,16 +889,16 @@ impl Engine {
         }
         state.settle(&mut aftermath.wakes);
         let is_over = state.is_over();
-        let written = state.log.written().lsn.get();
-        if self.written.swap(written, Ordering::Release) != written || is_over {
-            for slot in std::mem::take(&mut state.following_written) {
-                state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
-            }
-        }
-        let durable = state.log.durable().lsn.get();
-        if self.durable.swap(durable, Ordering::Release) != durable || is_over {
-            for slot in std::mem::take(&mut state.following_durable) {
-                state.slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
+        let State { log, slots, following_written, following_durable, .. } = &mut *state;
+        for (known, now, following) in [
+            (&self.written, log.written(), following_written),
+            (&self.durable, log.durable(), following_durable),
+        ] {
+            let now = now.lsn.get();
+            if known.swap(now, Ordering::Release) != now || is_over {
+                for slot in following.drain(..) {
+                    slots.finish(slot, Outcome::Reached, &mut aftermath.wakes);
+                }
             }
         }
         if state.segments_version != state.log.segments_version() {

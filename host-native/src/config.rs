@@ -196,15 +196,8 @@ impl WalConfig {
     /// Checks what the core does not know.
     fn check(&self) -> Result<(), ConfigError> {
         let buffers = u64::try_from(self.buffers).unwrap_or(u64::MAX);
-        for (setting, value, min, max) in [
-            ("buffers", buffers, BUFFERS_MIN, BUFFERS_MAX),
-            ("read_size", self.read_size, READ_SIZE_MIN, READ_SIZE_MAX),
-        ] {
-            if !(min..=max).contains(&value) {
-                return Err(ConfigError { setting, value, min, max });
-            }
-        }
-        Ok(())
+        ConfigError::within("buffers", buffers, BUFFERS_MIN, BUFFERS_MAX)?;
+        ConfigError::within("read_size", self.read_size, READ_SIZE_MIN, READ_SIZE_MAX)
     }
 
     pub(crate) fn new_buffers(&self) -> Vec<Vec<u8>> {

@@ -72,7 +72,8 @@ impl Lock {
             return Ok(());
         }
         // Whatever else is wrong with it the opening tells.
-        let options = OpenOptions::new().read(true).write(true).clone();
+        let mut options = OpenOptions::new();
+        options.read(true).write(true);
         let Ok(manifest) = self.folder.open_with(MANIFEST, &options) else { return Ok(()) };
         let manifest = manifest.into_std();
         match manifest.try_lock() {
