@@ -3,8 +3,9 @@
 //! [`Record`] is a caller's wish, borrowed from its memory. [`Entry`] is the same with its value as
 //! it will stand in the log, compressed or not. [`RecordRef`] is one found in a verified frame.
 
-use crate::compress::{Compression, DecompressError, Decompressor};
+use crate::compress::{Compression, DecompressError, Decompressor, Zstd};
 use crate::id::{Lsn, Position, Time};
+use alloc::vec::Vec;
 use core::time::Duration;
 
 /// What a record says about its key.
@@ -77,7 +78,12 @@ pub struct Entry<'a> {
     pub(crate) ttl: Option<Duration>,
 }
 
-impl Entry<'_> {
+impl<'a> Entry<'a> {
+    /// The value as it will be stored, and how.
+    pub const fn value(&self) -> (Compression, &'a [u8]) {
+        (self.codec, self.stored)
+    }
+
     /// How many bytes of key and value it stores.
     pub const fn stored_bytes(&self) -> u64 {
         self.key.len() as u64 + self.stored.len() as u64
@@ -131,22 +137,23 @@ pub struct RecordRef<'a> {
     pub ttl: Option<Duration>,
 }
 
-impl<'a> RecordRef<'a> {
-    /// The value, unpacked into `decompressor`'s scratch memory where it is compressed.
+impl RecordRef<'_> {
+    /// Puts the value to the end of `values`, unpacked where it is compressed.
     ///
     /// # Errors
     /// When the value is longer than `limit_bytes` or its packed bytes do not decode.
-    pub fn value<'s>(
+    pub fn unpack<Z: Zstd>(
         &self,
-        decompressor: &'s mut Decompressor,
+        decompressor: &mut Decompressor<Z>,
         limit_bytes: u64,
-    ) -> Result<&'s [u8], DecompressError>
-    where
-        'a: 's,
-    {
+        values: &mut Vec<u8>,
+    ) -> Result<(), DecompressError> {
         match self.codec {
-            Compression::None => Ok(self.stored),
-            codec => decompressor.decompress(codec, self.stored, self.raw_bytes, limit_bytes),
+            Compression::None => {
+                values.extend_from_slice(self.stored);
+                Ok(())
+            }
+            codec => decompressor.unpack(codec, self.stored, self.raw_bytes, limit_bytes, values),
         }
     }
 

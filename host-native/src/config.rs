@@ -61,6 +61,11 @@ pub struct WalConfig {
     pub compression: Compression,
     /// Values shorter than this, in bytes, are stored plain. Default: 256.
     pub compression_threshold: u64,
+    /// The level at which values are packed to Zstd, from 1 to 22. Needs the feature `zstd`, with
+    /// which the C library does that, two to five times as fast as the Rust library and into fewer
+    /// bytes; without it opening is refused where a level is set. Default: the C library's, 3, or
+    /// the only one of the Rust library.
+    pub zstd_level: Option<u8>,
     /// No record's key and value together, and no batch, may be longer, in bytes. Default: 65 MiB.
     /// A segment must hold it: a smaller `max_segment_size` lowers it.
     pub max_record_size: u64,
@@ -139,6 +144,7 @@ impl Default for WalConfig {
             scan: core.scan,
             compression: core.compression,
             compression_threshold: core.compression_threshold_bytes,
+            zstd_level: None,
             max_record_size: core.record_bytes_max,
             batch_size: core.batch_bytes,
             buffers: 4,
@@ -161,6 +167,8 @@ const READ_SIZE_MAX: u64 = 64 << 20;
 
 const BUFFERS_MIN: u64 = 2;
 const BUFFERS_MAX: u64 = 1_024;
+
+const ZSTD_LEVEL_MAX: u64 = 22;
 
 impl WalConfig {
     /// The default settings, for a log in this folder.
@@ -188,6 +196,9 @@ impl WalConfig {
             checksum: self.checksum,
             crc: crc32c::crc32c_append,
         };
+        if self.zstd_level.is_some() && !cfg!(feature = "zstd") {
+            return Err(Error::NotBuilt { setting: "zstd_level", feature: "zstd" });
+        }
         self.check().and_then(|()| config.checked()).map_err(|error| {
             Error::Config(ConfigError { setting: name_here(error.setting), ..error })
         })
@@ -197,7 +208,9 @@ impl WalConfig {
     fn check(&self) -> Result<(), ConfigError> {
         let buffers = u64::try_from(self.buffers).unwrap_or(u64::MAX);
         ConfigError::within("buffers", buffers, BUFFERS_MIN, BUFFERS_MAX)?;
-        ConfigError::within("read_size", self.read_size, READ_SIZE_MIN, READ_SIZE_MAX)
+        ConfigError::within("read_size", self.read_size, READ_SIZE_MIN, READ_SIZE_MAX)?;
+        let level = self.zstd_level.unwrap_or(1);
+        ConfigError::within("zstd_level", level.into(), 1, ZSTD_LEVEL_MAX)
     }
 
     pub(crate) fn new_buffers(&self) -> Vec<Vec<u8>> {
@@ -233,6 +246,7 @@ impl fmt::Debug for WalConfig {
             .field("scan", &self.scan)
             .field("compression", &self.compression)
             .field("compression_threshold", &self.compression_threshold)
+            .field("zstd_level", &self.zstd_level)
             .field("max_record_size", &self.max_record_size)
             .field("batch_size", &self.batch_size)
             .field("buffers", &self.buffers)

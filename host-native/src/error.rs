@@ -28,6 +28,13 @@ pub enum Error {
     },
     /// A setting is out of its range.
     Config(ConfigError),
+    /// A setting asks for what this build leaves out.
+    NotBuilt {
+        /// The setting.
+        setting: &'static str,
+        /// The feature of this crate that brings it.
+        feature: &'static str,
+    },
     /// The log cannot be opened; nothing was changed.
     Recovery {
         /// The log's folder.
@@ -130,6 +137,11 @@ impl fmt::Display for Error {
             ),
             Self::NotFound { dir } => write!(f, "there is no log in {}", dir.display()),
             Self::Config(error) => error.fmt(f),
+            Self::NotBuilt { setting, feature } => write!(
+                f,
+                "{setting} is set, which needs the feature `{feature}`: build the crate seawall \
+                 with it, or do not set {setting}"
+            ),
             Self::Recovery { dir, error: error @ RecoveryError::Io(failure) } => {
                 write!(f, "in {}: {}", dir.display(), in_words(error, failure))
             }

@@ -1,5 +1,6 @@
 //! Looking at a log without opening it for writing: nothing in its folder is changed.
 
+use crate::Zstd;
 use crate::ahead;
 use crate::commit::open_recovery;
 use crate::config::WalConfig;
@@ -310,7 +311,7 @@ pub struct Frames {
     left: std::vec::IntoIter<(SegmentId, u64)>,
     current: Option<Segment>,
     next_lsn: Lsn,
-    decompressor: Decompressor,
+    decompressor: Decompressor<Zstd>,
     gaps: Vec<(SegmentId, Hole)>,
 }
 
@@ -347,7 +348,7 @@ pub fn frames(config: &WalConfig) -> Result<Frames, Error> {
         left: left.into_iter(),
         current: None,
         next_lsn: Lsn::FIRST,
-        decompressor: Decompressor::new(),
+        decompressor: Decompressor::default(),
         gaps: Vec::new(),
     })
 }
@@ -411,7 +412,7 @@ impl Iterator for Frames {
 }
 
 impl Segment {
-    fn frame(&self, found: &Found, decompressor: &mut Decompressor) -> Result<Frame, Error> {
+    fn frame(&self, found: &Found, decompressor: &mut Decompressor<Zstd>) -> Result<Frame, Error> {
         let Found { offset, lsn, head } = *found;
         let range = |at| usize::try_from(at).unwrap_or(usize::MAX).min(self.bytes.len());
         let frame = self.bytes.slice(range(offset)..range(found.end()));

@@ -29,6 +29,7 @@
 //! | `tracing`  | `TracingMeter`, which feeds the crate `tracing`                            |
 //! | `metrics`  | `MetricsMeter`, which feeds the crate `metrics`                            |
 //! | `io-uring` | long durable writes through it, if [`WalConfig::uring_size`] asks (Linux)  |
+//! | `zstd`     | Zstd by its C library, at the level that [`WalConfig::zstd_level`] asks    |
 
 /// The examples of the README are tests, too.
 #[cfg(doctest)]
@@ -58,6 +59,8 @@ mod sys;
 mod tokio;
 mod visited;
 mod wait;
+#[cfg(feature = "zstd")]
+mod zstd;
 
 pub use crate::config::{Injected, WalConfig};
 pub use crate::error::Error;
@@ -85,6 +88,11 @@ use seawall_core::log::SegmentInfo;
 use seawall_core::record::Entry as Prepared;
 use std::cell::RefCell;
 use std::time::Duration;
+
+#[cfg(feature = "zstd")]
+use crate::zstd::Libzstd as Zstd;
+#[cfg(not(feature = "zstd"))]
+use seawall_core::compress::Ruzstd as Zstd;
 
 /// What opening a log found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -182,7 +190,7 @@ impl From<SegmentInfo> for SegmentStat {
 
 thread_local! {
     /// Each thread packs into scratch memory of its own, before any lock is taken.
-    static COMPRESSORS: RefCell<Vec<Compressor>> = const { RefCell::new(Vec::new()) };
+    static COMPRESSOR: RefCell<Compressor<Zstd>> = RefCell::default();
 }
 
 /// Packs the values of records as they or the settings ask, and hands the result on.
@@ -200,12 +208,15 @@ fn prepare<T>(
         };
     }
     // Taken out of its cell, so that whatever is called from here may append as well.
-    let mut compressors = COMPRESSORS.take();
-    compressors.resize_with(records.len().max(compressors.len()), Compressor::new);
-    let packed = records.iter().zip(compressors.iter_mut()).map(|(record, compressor)| {
-        compressor.prepare(record, config.compression, config.compression_threshold)
-    });
-    let result = append(&packed.collect::<Vec<_>>());
-    COMPRESSORS.set(compressors);
+    let mut compressor = COMPRESSOR.take();
+    #[cfg(feature = "zstd")]
+    compressor.zstd_mut().set_level(config.zstd_level);
+    let (default, threshold) = (config.compression, config.compression_threshold);
+    let result = match records {
+        [record] => append(&[compressor.prepare(record, default, threshold)]),
+        records => append(&compressor.prepare_all(records, default, threshold)),
+    };
+    compressor.trim();
+    COMPRESSOR.set(compressor);
     result
 }

@@ -5,6 +5,7 @@
 //! ends, so it never blocks writers. Whether its records have been deleted or truncated is looked
 //! at before each one.
 
+use crate::Zstd;
 use crate::commit::Engine;
 use crate::config::WalConfig;
 use crate::error::Error;
@@ -269,7 +270,7 @@ pub(crate) struct Reading {
     limit: u64,
     /// The record that comes next, if it is still there.
     next_lsn: Lsn,
-    decompressor: Decompressor,
+    decompressor: Decompressor<Zstd>,
     /// There is no segment yet to begin in.
     waits_for_segment: bool,
 }
@@ -302,7 +303,7 @@ impl Reading {
             segments: Segments::of(&source),
             limit: 0,
             next_lsn: Lsn::ZERO,
-            decompressor: Decompressor::new(),
+            decompressor: Decompressor::default(),
             waits_for_segment: true,
             source,
         }
@@ -744,15 +745,16 @@ pub(crate) fn position_of(
 pub(crate) fn entry_of(
     record: &RecordRef<'_>,
     chunk: &Bytes,
-    decompressor: &mut Decompressor,
+    decompressor: &mut Decompressor<Zstd>,
     limit_bytes: u64,
 ) -> Result<Entry, Error> {
     let value = if record.codec == Compression::None {
         chunk.slice_ref(record.stored)
     } else {
-        let unpacked = record.value(decompressor, limit_bytes);
-        let failed = |error| Error::Decompress { position: record.position, error };
-        Bytes::copy_from_slice(unpacked.map_err(failed)?)
+        let mut value = Vec::new();
+        let unpacked = record.unpack(decompressor, limit_bytes, &mut value);
+        unpacked.map_err(|error| Error::Decompress { position: record.position, error })?;
+        Bytes::from(value)
     };
     Ok(Entry {
         lsn: record.lsn,

@@ -7,7 +7,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 use seawall_core::command::Operation;
-use seawall_core::compress::{Compression, Decompressor};
+use seawall_core::compress::Decompressor;
 use seawall_core::cursor::{
     Cursor, FOOTER_READ_BYTES, Footer, Start, StartError, Step, Target, footer, holder,
 };
@@ -347,15 +347,14 @@ impl Page {
         decompressor: &mut Decompressor,
         value_bytes_max: u64,
     ) -> bool {
-        let value = match record.codec {
-            Compression::None => record.stored,
-            _ => match record.value(decompressor, value_bytes_max) {
-                Ok(value) => value,
-                Err(_) => return false,
-            },
-        };
-        let lengths = (u32::try_from(record.key.len()), u32::try_from(value.len()));
+        let lengths = (u32::try_from(record.key.len()), u32::try_from(record.raw_bytes));
         let (Ok(key_bytes), Ok(value_bytes)) = lengths else { return false };
+        let start = self.data.len();
+        self.data.extend_from_slice(record.key);
+        if record.unpack(decompressor, value_bytes_max, &mut self.data).is_err() {
+            self.data.truncate(start);
+            return false;
+        }
         if record.kind != RecordKind::Put || record.ttl.is_some() {
             self.attributes.push(Attributes {
                 index: self.offsets.len(),
@@ -366,8 +365,6 @@ impl Page {
         }
         self.offsets.push(record.position.offset);
         self.lengths.extend([key_bytes, value_bytes]);
-        self.data.extend_from_slice(record.key);
-        self.data.extend_from_slice(value);
         true
     }
 }

@@ -123,7 +123,7 @@ pub struct Wal<F: Folder> {
     pub(crate) log: Log<Vec<u8>>,
     pub(crate) executor: Executor<F>,
     clock: Clock,
-    compressors: Vec<Compressor>,
+    compressor: Compressor,
     owns: bool,
     segments_version: u64,
     appends: u64,
@@ -188,7 +188,7 @@ impl<F: Folder> Wal<F> {
             log,
             executor,
             clock,
-            compressors: Vec::new(),
+            compressor: Compressor::new(),
             owns,
             appends: 0,
             records: 0,
@@ -228,16 +228,14 @@ impl<F: Folder> Wal<F> {
         level: Level,
     ) -> Groups {
         self.log.tick(self.clock.now());
-        let mut compressors = core::mem::take(&mut self.compressors);
+        let mut compressor = core::mem::take(&mut self.compressor);
         let packs = |record: &Record<'_>| {
             record.compression.unwrap_or(self.log.config().compression) != Compression::None
         };
         let config = self.log.config();
         let (codec, threshold) = (config.compression, config.compression_threshold_bytes);
         let entries: Vec<Entry<'_>> = if records.iter().any(packs) {
-            compressors.resize_with(records.len().max(compressors.len()), Compressor::new);
-            let packed = records.iter().zip(compressors.iter_mut());
-            packed.map(|(record, packer)| packer.prepare(record, codec, threshold)).collect()
+            compressor.prepare_all(records, codec, threshold)
         } else {
             records.iter().map(Entry::from).collect()
         };
@@ -257,8 +255,8 @@ impl<F: Folder> Wal<F> {
             }
             self.keep_reached(&mut result, level);
         }
-        self.compressors = compressors;
-        self.compressors.truncate(COMPRESSORS_KEPT);
+        self.compressor = compressor;
+        self.compressor.trim();
         self.appends += result.appended.len() as u64;
         self.records +=
             result.appended.iter().map(|done| done.last.since(done.first) + 1).sum::<u64>();
@@ -482,9 +480,6 @@ impl<F: Folder> Wal<F> {
         self.flush(level).ok();
     }
 }
-
-/// More scratch memory than for so many records is given back after an append.
-const COMPRESSORS_KEPT: usize = 64;
 
 fn random_id(source: Source) -> LogId {
     let mut id = [0; 16];

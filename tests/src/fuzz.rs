@@ -81,7 +81,8 @@ pub fn frame(input: &[u8]) {
         let offset = record.position.offset - FRAMES_OFFSET;
         assert!(offset < head.frame_bytes, "a record beyond its frame");
         assert!(record.key.len() + record.stored.len() <= frame.len());
-        if let Ok(value) = record.value(&mut decompressor, 1 << 16) {
+        let mut value = Vec::new();
+        if record.unpack(&mut decompressor, 1 << 16, &mut value).is_ok() {
             assert_eq!(value.len() as u64, record.raw_bytes);
         }
     }
@@ -261,11 +262,20 @@ pub fn decompress(input: &[u8]) {
     let raw_bytes = u64::from(u16::from_le_bytes([*low, *high]));
     let limit_bytes = if flags & 0x80 == 0 { 1 << 16 } else { 100 };
     let mut decompressor = Decompressor::new();
-    if let Ok(value) = decompressor.decompress(codec, bytes, raw_bytes, limit_bytes) {
+    let mut value = Vec::new();
+    if decompressor.unpack(codec, bytes, raw_bytes, limit_bytes, &mut value).is_ok() {
         assert!(value.len() as u64 == raw_bytes && raw_bytes <= limit_bytes);
     }
+    let (first, last) = bytes.split_at(bytes.len() / 3);
+    let records = [first, bytes, last, bytes].map(|value| Record::put(b"", value));
     let mut compressor = Compressor::new();
-    let record = Record { value: bytes, compression: Some(codec), ..Record::default() };
-    let packed = compressor.prepare(&record, Compression::None, 1);
-    assert!(packed.stored_bytes() <= bytes.len() as u64, "a value that does not shrink stays");
+    let entries = compressor.prepare_all(&records, codec, 1);
+    for (record, entry) in records.iter().zip(entries) {
+        let (codec, stored) = entry.value();
+        assert!(stored.len() <= record.value.len(), "a value that does not shrink stays");
+        let raw_bytes = record.value.len() as u64;
+        value.clear();
+        let unpacked = decompressor.unpack(codec, stored, raw_bytes, raw_bytes, &mut value);
+        assert_eq!((unpacked, &value[..]), (Ok(()), record.value), "{codec:?}");
+    }
 }

@@ -133,6 +133,7 @@ const CHECK: &[&str] = &["check", "--package", "seawall"];
 const CHECK_TRACING: &[&str] = &["check", "--package", "seawall", "--features", "tracing"];
 const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", "metrics"];
 const CHECK_URING: &[&str] = &["check", "--package", "seawall", "--features", "io-uring"];
+const CHECK_ZSTD: &[&str] = &["check", "--package", "seawall", "--features", "zstd"];
 
 const DOCS: &[&str] = &["doc", "--workspace", "--no-deps"];
 
@@ -159,6 +160,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("feature tracing", CHECK_TRACING).slow(),
     Step::cargo("feature metrics", CHECK_METRICS).slow(),
     Step::cargo("feature io-uring", CHECK_URING).slow(),
+    Step::cargo("feature zstd", CHECK_ZSTD).slow(),
     Step::cargo("windows", CHECK).on("x86_64-pc-windows-gnu", Missing::Skips).slow(),
     Step::cargo("macos", CHECK).on("aarch64-apple-darwin", Missing::Skips).slow(),
     Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),
