@@ -331,6 +331,11 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         Position::new(self.segment.segment, self.at)
     }
 
+    /// How many bytes of the segment's file are at hand.
+    pub fn chunk_bytes(&self) -> usize {
+        self.chunk.as_ref().map_or(0, |chunk| chunk.bytes.as_ref().len())
+    }
+
     /// Takes the chunk back, so that its memory can be used again.
     pub fn take_chunk(&mut self) -> Option<C> {
         self.frame = None;

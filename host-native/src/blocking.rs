@@ -328,6 +328,8 @@ impl Reader {
             let Some(wait) = engine.follow(last, self.reading.visibility())? else {
                 return self.next_record();
             };
+            self.reading.rest();
+            self.prefetch.rest();
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             match left {
                 None => wait.block()?,

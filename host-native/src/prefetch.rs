@@ -40,6 +40,11 @@ impl Prefetch {
         Self { is_on, last: None, in_a_row: 0, stream: None }
     }
 
+    /// Lets go of what has been fetched.
+    pub(crate) fn rest(&mut self) {
+        self.stream = None;
+    }
+
     /// Takes it to another thread; what is left begins anew.
     pub(crate) fn take(&mut self) -> Self {
         std::mem::replace(self, Self::new(self.is_on))

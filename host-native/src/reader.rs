@@ -583,8 +583,12 @@ impl Reading {
             }
             Some(Content::File(file)) => {
                 let length = usize::try_from(bytes).unwrap_or(0);
-                // The memory of the last chunk serves again unless a record of it is still held.
+                // The memory of the last chunk serves again unless a record of it is still held, or
+                // far less is wanted: who follows may hold it for long.
                 let last = self.cursor.take_chunk().and_then(|chunk| chunk.try_into_mut().ok());
+                let last = last.filter(|memory| {
+                    memory.capacity() <= length.max(RESTING_BYTES_MAX).saturating_mul(2)
+                });
                 Ok(Some(ReadJob {
                     file: file.clone(),
                     segment: self.cursor.segment().segment,
@@ -595,6 +599,14 @@ impl Reading {
                 }))
             }
             None => Ok(None),
+        }
+    }
+
+    /// Lets go of what has been read and shown, before what may be a long wait. What is short
+    /// stays: who follows closely needs its memory again soon.
+    pub(crate) fn rest(&mut self) {
+        if self.cursor.chunk_bytes() > RESTING_BYTES_MAX {
+            self.cursor.take_chunk();
         }
     }
 
@@ -710,6 +722,9 @@ impl Reading {
         self.look_again()
     }
 }
+
+/// A reader that waits keeps a chunk of so many bytes at most.
+const RESTING_BYTES_MAX: usize = 16 << 10;
 
 /// No value unpacks to more, unless a segment may be larger.
 pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;

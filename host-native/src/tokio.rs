@@ -319,10 +319,12 @@ impl Reader {
             }
             let Source::Live(engine) = self.reading.source() else { return Ok(None) };
             let last = self.reading.next_lsn().previous();
-            match engine.follow(last, self.reading.visibility())? {
-                Some(wait) => wait.await?,
-                None => return self.next_record().await,
-            }
+            let Some(wait) = engine.follow(last, self.reading.visibility())? else {
+                return self.next_record().await;
+            };
+            self.reading.rest();
+            self.prefetch.rest();
+            wait.await?;
         }
     }
 

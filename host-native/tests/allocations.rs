@@ -12,6 +12,7 @@ struct Counting;
 
 thread_local! {
     static TAKEN: Cell<u64> = const { Cell::new(0) };
+    static HELD_BYTES: Cell<i64> = const { Cell::new(0) };
 }
 
 // SAFETY: every call is handed on as it came; counting takes no memory.
@@ -20,15 +21,22 @@ unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // A thread that is ending is not counted.
         TAKEN.try_with(|taken| taken.set(taken.get() + 1)).ok();
+        hold(layout, 1);
         // SAFETY: the caller's own.
         unsafe { System.alloc(layout) }
     }
 
     // SAFETY: as the trait asks.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        hold(layout, -1);
         // SAFETY: the caller's own.
         unsafe { System.dealloc(pointer, layout) }
     }
+}
+
+fn hold(layout: Layout, sign: i64) {
+    let bytes = i64::try_from(layout.size()).unwrap_or(i64::MAX);
+    HELD_BYTES.try_with(|held| held.set(held.get() + sign * bytes)).ok();
 }
 
 #[global_allocator]
@@ -89,5 +97,38 @@ fn waiting_for_long_takes_no_memory() {
     (0..100).for_each(|_| look());
     let count = taken(|| (0..10_000).for_each(|_| look()));
     assert!(count <= 4, "{count} allocations in 10,000 looks");
+    wal.close().unwrap();
+}
+
+/// There may be thousands of them.
+#[test]
+fn a_follower_that_waits_holds_little() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    let fill = || {
+        for _ in 0..700 {
+            wal.append_with(&Record::put(b"key", &[7; 1_000]), Level::Buffered).unwrap();
+        }
+        wal.sync().unwrap();
+    };
+    fill();
+    let mut reader = wal.iter().unwrap();
+    let before = HELD_BYTES.get();
+    // What was needed for much is let go, also where little is read with it before the wait.
+    for further in [0, 1] {
+        let mut records = 0;
+        while records < 700 {
+            assert!(reader.next_record().unwrap().is_some());
+            records += 1;
+        }
+        for _ in 0..further {
+            wal.append_with(&Record::put(b"key", b"value"), Level::Disk).unwrap();
+            assert!(reader.next_record().unwrap().is_some());
+        }
+        assert!(reader.wait_record(Some(Duration::ZERO)).unwrap().is_none());
+        let held_bytes = HELD_BYTES.get() - before;
+        assert!(held_bytes < 64 << 10, "{held_bytes} bytes, {further} further");
+        fill();
+    }
     wal.close().unwrap();
 }
