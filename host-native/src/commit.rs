@@ -31,6 +31,7 @@ use crate::stall::Stall;
 use crate::sync::{
     self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
 };
+use crate::sys;
 use crate::visited::Visited;
 use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
 use crate::{RecoveryInfo, SegmentStat, Stats};
@@ -104,6 +105,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // The log's threads, and with them its locks, are the other process's.
+            let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(threads));
+            return;
+        }
         self.engine.stop();
         self.join();
     }
@@ -130,6 +137,8 @@ pub(crate) struct Engine {
     pub(crate) config: WalConfig,
     pub(crate) executor: Executor,
     clock: Clock,
+    /// See [`sys::forks`].
+    forks: u64,
     id: LogId,
     state: Mutex<State>,
     commits: Condvar,
@@ -350,6 +359,7 @@ impl Engine {
         executor.forget_before(log.newest_segment());
         let handle = Handle::new(Arc::new(Self {
             id: log.id(),
+            forks: sys::forks(),
             gates: Gates::default(),
             stall: Stall::default(),
             written: AtomicU64::new(log.written().lsn.get()),
@@ -387,13 +397,24 @@ impl Engine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The lock, for whoever comes from outside.
+    fn enter(&self) -> Result<MutexGuard<'_, State>, Error> {
+        // Before the lock: a thread that is no more may hold it.
+        if self.is_forked() { Err(Error::Forked) } else { Ok(self.lock()) }
+    }
+
+    /// Whether this is a copy, in a process that came off the one that opened the log.
+    fn is_forked(&self) -> bool {
+        sys::is_forked_since(self.forks)
+    }
+
     /// Takes an append into the log, for a task. What is short is written at once.
     pub(crate) fn append(
         self: &Arc<Self>,
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Admitted, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         if entries.first().is_some_and(|entry| self.writes_in_task(entry.stored_bytes()))
             && let Some((appended, write)) = state.begin_fast(entries, level)
         {
@@ -432,7 +453,7 @@ impl Engine {
         entries: &[Entry<'_>],
         level: Level,
     ) -> Result<Appended, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         if let Some((appended, write)) = state.begin_fast(entries, level) {
             drop(state);
             let goal = Goal { level, lsn: appended.last };
@@ -518,7 +539,7 @@ impl Engine {
 
     /// Wants everything appended so far to reach a level. `None`: it has.
     pub(crate) fn flush(self: &Arc<Self>, level: Level) -> Result<Option<Wait>, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         let lsn = state.log.flush(level).map_err(refused)?;
         let slot = state.register(level, lsn);
         self.help(state, Some(slot), level)
@@ -526,14 +547,14 @@ impl Engine {
 
     /// As [`Engine::flush`], and waits on this thread.
     pub(crate) fn flush_and_block(&self, level: Level) -> Result<(), Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         let lsn = state.log.flush(level).map_err(refused)?;
         self.wait_for(state, Goal { level, lsn })
     }
 
     /// Waits until a record is durable, and sees to it that it becomes so.
     pub(crate) fn wait_durable(self: &Arc<Self>, lsn: Lsn) -> Result<Wait, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         let last = state.log.appended().lsn;
         if lsn > last {
             return Err(Error::BeyondEnd { lsn, last });
@@ -551,7 +572,7 @@ impl Engine {
 
     /// Ends the active segment. `Some`: wait and try again.
     pub(crate) fn rotate(self: &Arc<Self>) -> Result<Option<Wait>, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         self.tell_time(&mut state);
         let later = match state.log.rotate() {
             Ok(()) => None,
@@ -563,7 +584,7 @@ impl Engine {
 
     /// Begins a request. The first wait is for its end; the second, that another has to end before.
     pub(crate) fn ask(self: &Arc<Self>, ask: Ask) -> Result<Result<Wait, Wait>, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         let begun = if state.request.is_some() {
             Err(None)
         } else {
@@ -599,7 +620,7 @@ impl Engine {
         lsn: Lsn,
         visibility: Visibility,
     ) -> Result<Option<Wait>, Error> {
-        let mut state = self.lock();
+        let mut state = self.enter()?;
         let visible = match visibility {
             Visibility::Written => state.log.written(),
             Visibility::Durable => state.log.durable(),

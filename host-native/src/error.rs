@@ -62,6 +62,8 @@ pub enum Error {
     Poisoned(Poison),
     /// The log has been closed.
     Closed,
+    /// This process came, by `fork`, off the one that opened the log, which goes on with it.
+    Forked,
     /// The records asked for have been deleted.
     Deleted {
         /// What was asked for.
@@ -154,6 +156,10 @@ impl fmt::Display for Error {
             Self::EmptyBatch => AppendError::EmptyBatch.fmt(f),
             Self::Poisoned(poison) => in_words(poison, &poison.0).fmt(f),
             Self::Closed => f.write_str("the log has been closed"),
+            Self::Forked => f.write_str(
+                "the log was opened before this process was forked: it belongs to the process that \
+                 opened it; open a log after the fork, in the process that is to write it",
+            ),
             Self::Deleted { lsn, first } => {
                 RequestError::Deleted { lsn: *lsn, first: *first }.fmt(f)
             }
@@ -191,7 +197,12 @@ fn in_words(said: &dyn fmt::Display, failure: &Failure) -> String {
     let said = said.to_string();
     match failure.error {
         error @ IoError { kind: IoErrorKind::Other, os_code: Some(code) } => {
-            let words = io::Error::from_raw_os_error(code).to_string();
+            let system = io::Error::from_raw_os_error(code);
+            let mut words = system.to_string();
+            if system.kind() == io::ErrorKind::FileTooLarge {
+                words += ", which the file system or a limit of the process forbids: set a smaller \
+                          max_segment_size";
+            }
             said.replacen(&error.to_string(), &words, 1)
         }
         _ => said,
@@ -282,6 +293,8 @@ mod tests {
         ] {
             assert!(error.to_string().contains(cause), "{error}");
         }
+        let too_long = Error::Poisoned(Poison(failure(IoErrorKind::Other, libc::EFBIG)));
+        assert!(too_long.to_string().contains("set a smaller max_segment_size"), "{too_long}");
         let full = Error::Failed(failure(IoErrorKind::NoSpace, libc::ENOSPC)).to_string();
         assert!(
             full.contains("create of MANIFEST.new failed: no space left (os error 28)"),

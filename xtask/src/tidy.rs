@@ -29,6 +29,7 @@ const UNSAFE_FOLDERS: &[&str] = &[
     "host-native/src/sys/",
     "host-native/tests/allocations.rs",
     "host-native/tests/clock.rs",
+    "host-native/tests/fork.rs",
     "component/wasmtime/src/precompiled.rs",
     "component/wasmtime/tests/it/load.rs",
 ];

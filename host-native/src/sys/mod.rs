@@ -19,6 +19,8 @@ mod aligned;
 mod allocate;
 mod cache;
 #[cfg(unix)]
+mod fork;
+#[cfg(unix)]
 mod map;
 mod positional;
 mod sync;
@@ -30,6 +32,8 @@ pub(crate) use allocate::allocate;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::evict;
 pub(crate) use cache::{Cached, Readahead, advise, cached};
+#[cfg(unix)]
+pub(crate) use fork::{forks, is_forked_since};
 pub(crate) use positional::{read_at, read_cached, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
@@ -95,6 +99,18 @@ impl Ring {
     pub(crate) fn is_idle(&self) -> bool {
         match *self {}
     }
+}
+
+/// There is no fork on such a platform.
+#[cfg(not(unix))]
+pub(crate) fn forks() -> u64 {
+    0
+}
+
+/// There is no fork on such a platform.
+#[cfg(not(unix))]
+pub(crate) fn is_forked_since(_forks: u64) -> bool {
+    false
 }
 
 /// There is none on such a platform.

@@ -1,0 +1,69 @@
+//! A process that forks while it has a log open.
+#![cfg(all(unix, not(shuttle)))]
+#![allow(unsafe_code)]
+
+use seawall::blocking::Wal;
+use seawall::{Error, Level, Record, WalConfig};
+
+/// What goes wrong in the child, as its exit status; 0 when nothing does.
+fn use_in_child(wal: Wal) -> i32 {
+    let record = Record::put(b"key", b"child");
+    for level in [Level::Buffered, Level::Os, Level::Disk] {
+        for batch in [false, true] {
+            let appended = if batch {
+                wal.append_batch_with(&[record; 2], level)
+            } else {
+                wal.append_with(&record, level)
+            };
+            if !matches!(appended, Err(Error::Forked)) {
+                return 1;
+            }
+        }
+    }
+    let refused = [
+        wal.flush(),
+        wal.sync(),
+        wal.rotate(),
+        wal.wait_durable(seawall::Lsn::new(1)),
+        wal.truncate_after(seawall::Lsn::new(1)),
+        wal.delete_segments_before(seawall::Lsn::new(1)).map(|_| ()),
+        wal.iter().map(|_| ()),
+        wal.close(),
+    ];
+    if refused.iter().any(|result| !matches!(result, Err(Error::Forked))) {
+        return 2;
+    }
+    // It waits for no thread, and frees no lock.
+    drop(wal);
+    0
+}
+
+#[test]
+fn a_log_stays_with_the_process_that_opened_it() {
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    let append = || wal.append_with(&Record::put(b"key", b"parent"), Level::Disk).unwrap();
+    append();
+    // SAFETY: the child calls nothing but the log, takes memory, as the C library allows, and ends.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: should the log wait for ever, the signal ends the child, and that is told below.
+        unsafe { libc::alarm(60) };
+        let status = use_in_child(wal);
+        // SAFETY: nothing of the parent's is run or flushed by this.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and the status a place on the stack.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!(status, 0, "the child's status");
+    let again = Wal::open(WalConfig::in_dir(temp.path()));
+    assert!(matches!(again, Err(Error::Locked { .. })), "the lock is held: {again:?}");
+    append();
+    wal.close().unwrap();
+    let (wal, recovery) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+    assert_eq!(recovery.valid_records, 2);
+    assert!(!recovery.corruption_detected && recovery.report.was_clean);
+    wal.close().unwrap();
+}
