@@ -75,7 +75,10 @@ fn every_setting_at_its_ends_works_or_is_refused() {
             let temp = tempfile::tempdir().unwrap();
             match live(temp.path(), |config| set(config, number)) {
                 Ok(()) => {}
-                Err(Error::Config(error)) => assert_eq!(error.value, number, "{error}"),
+                // A setting may be of a type that is shorter than a number here.
+                Err(Error::Config(error)) => {
+                    assert!([number, usize::MAX as u64].contains(&error.value), "{error}");
+                }
                 Err(error) => panic!("{name} {number}: {error}"),
             }
         }

@@ -146,7 +146,8 @@ fn what_is_kept_for_readers_is_bounded_and_goes_with_its_segment() {
             }
         }
         // 32 segments, and the handful that the log itself has open, with its lock.
-        assert!((33..=32 + 8).contains(&open_files(temp.path()).len()));
+        let kept = if cfg!(target_pointer_width = "64") { 32 } else { 4 };
+        assert!((kept + 1..=kept + 8).contains(&open_files(temp.path()).len()));
         wal.delete_segments_before(Lsn::new(4_000)).unwrap();
         for target in open_files(temp.path()) {
             assert!(!target.to_string_lossy().contains("(deleted)"), "{}", target.display());

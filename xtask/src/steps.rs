@@ -127,6 +127,18 @@ const REPORT: &[&str] = &["run", "--release", "--package", "seawall-tests", "--e
 
 const PROOFS: &[&str] = &["test", "--release", "--package", "seawall-tests", "--no-fail-fast"];
 
+/// The log as a program of 32 bits, which a Linux of 64 runs as it is; musl needs no other linker.
+const TESTS_OF_32_BITS: &[&str] = &[
+    "test",
+    "--package",
+    "seawall-core",
+    "--package",
+    "seawall",
+    "--package",
+    "seawall-tests",
+    "--no-fail-fast",
+];
+
 /// The library as a user gets it, and with one feature at a time. Other platforms take the same
 /// line: the compiler's opinion, no linker needed.
 const CHECK: &[&str] = &["check", "--package", "seawall"];
@@ -173,6 +185,9 @@ pub(crate) const PROVE: &[Step] = &[
     Step::cargo("prove, report", REPORT).unlimited(),
     Step::cargo("prove", PROOFS).unlimited(),
     Step::cargo("prove layers", LAYERS_PROVED).unlimited(),
+    Step::cargo("prove, 32 bits", TESTS_OF_32_BITS)
+        .on("i686-unknown-linux-musl", Missing::Skips)
+        .unlimited(),
     Step::call("schedules", schedules::all).unlimited(),
     Step::call("fuzz", fuzz::run),
     Step::call("kills", kills::all),
