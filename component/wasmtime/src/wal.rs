@@ -298,9 +298,12 @@ impl Wal {
         visibility: types::Visibility,
     ) -> Pending<Cursor> {
         let (start, jobs) = (start.into(), self.jobs.clone());
-        let number = self.call(move |worker| worker.begin_reading(start, visibility));
-        let cursor = async move { number.await.map(|number| Cursor { jobs, number }) };
-        Pending::new(cursor).short(&self.jobs)
+        // It is one from the beginning: should nobody wait any more, it ends with its answer.
+        let begin = move |worker: &mut Worker| {
+            let number = worker.begin_reading(start, visibility)?;
+            Ok(Cursor { jobs, number })
+        };
+        self.call(begin).short(&self.jobs)
     }
 
     /// Tells the time, in microseconds since the Unix epoch, where it was given in the settings:

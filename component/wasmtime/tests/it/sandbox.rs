@@ -229,3 +229,25 @@ fn every_setting_at_its_ends_works_or_is_refused() {
         }
     }
 }
+
+/// Who stops waiting for a cursor leaves none behind.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_cursor_that_nobody_takes_is_let_go() {
+    let temp = tempfile::tempdir().unwrap();
+    let program = program();
+    let (wal, _) = Wal::open(program, temp.path(), program.default_config()).wait().unwrap();
+    wal.append(&Record::put(b"key", b"value")).wait().unwrap();
+    let files = || seawall_tests::descriptors::open_files(temp.path()).len();
+    drop(wal.read_from(types::Start::First).wait().unwrap());
+    wal.stats().wait().unwrap();
+    let before = files();
+    for _ in 0..100 {
+        drop(wal.read_from(types::Start::First));
+    }
+    // The first answer says that all have been made, the second that all were let go.
+    wal.stats().wait().unwrap();
+    wal.stats().wait().unwrap();
+    assert_eq!(files(), before);
+    wal.close().wait().unwrap();
+}
