@@ -147,6 +147,19 @@ const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", 
 const CHECK_URING: &[&str] = &["check", "--package", "seawall", "--features", "io-uring"];
 const CHECK_ZSTD: &[&str] = &["check", "--package", "seawall", "--features", "zstd"];
 
+/// What would be published, built as its users would. All that it needs is there by then.
+const PACKAGES: &[&str] = &[
+    "package",
+    "--offline",
+    "--allow-dirty",
+    "--package",
+    "seawall-core",
+    "--package",
+    "seawall",
+    "--package",
+    "seawall-cli",
+];
+
 const DOCS: &[&str] = &["doc", "--workspace", "--no-deps"];
 
 pub(crate) const TEST: &[Step] = &[
@@ -176,6 +189,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("windows", CHECK).on("x86_64-pc-windows-gnu", Missing::Skips).slow(),
     Step::cargo("macos", CHECK).on("aarch64-apple-darwin", Missing::Skips).slow(),
     Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),
+    Step::cargo("packages", PACKAGES).slow(),
 ];
 
 pub(crate) const PROVE: &[Step] = &[
