@@ -274,7 +274,18 @@ pub(crate) fn open_dir(config: &WalConfig) -> Result<Dir, Error> {
     })
 }
 
-/// Reads records in order.
+/// Reads records in order. As an iterator it gives what [`Reader::next_record`] does.
+///
+/// ```
+/// # let temp = tempfile::tempdir().unwrap();
+/// # let (wal, _) = seawall::blocking::Wal::open(seawall::WalConfig::in_dir(temp.path()))?;
+/// # wal.append(&seawall::Record::put(b"user:42", b"alice@example.com"))?;
+/// for found in wal.iter()? {
+///     let (record, position) = found?;
+///     println!("{position}: {:?} is {:?}", record.key, record.value);
+/// }
+/// # Ok::<(), seawall::Error>(())
+/// ```
 pub struct Reader {
     reading: Reading,
     prefetch: Prefetch,
@@ -368,6 +379,15 @@ impl Reader {
     /// When the record that comes next has been deleted or truncated.
     pub fn renew(&mut self) -> Result<(), Error> {
         self.reading.renew()
+    }
+}
+
+/// Ends where there is no more for now, and may then be asked again.
+impl Iterator for Reader {
+    type Item = Result<(Entry, Position), Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_record().transpose()
     }
 }
 

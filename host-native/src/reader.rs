@@ -28,7 +28,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A record that was read. Key and value share the memory that they were read into.
+/// A record that was read. Key and value share the memory that they were read into, and hold all of
+/// it, as a rule `WalConfig::read_size`: who keeps a few of many records for long copies them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Entry {
     /// Its number.

@@ -27,10 +27,6 @@ pub fn read_all(wal: &Wal) -> Vec<Entry> {
 ///
 /// # Panics
 /// When one cannot be read.
-pub fn rest(mut reader: Reader) -> Vec<Entry> {
-    let mut entries = Vec::new();
-    while let Some((entry, _)) = reader.next_record().expect("the record can be read") {
-        entries.push(entry);
-    }
-    entries
+pub fn rest(reader: Reader) -> Vec<Entry> {
+    reader.map(|found| found.expect("the record can be read").0).collect()
 }
