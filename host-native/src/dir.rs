@@ -3,7 +3,6 @@
 //! It is a `cap_std` directory, so `..`, absolute names and symbolic links that lead out are
 //! refused by construction; files of the log are never followed through a link at all.
 
-#[cfg(unix)]
 use crate::sys;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir as CapDir, OpenOptions, OpenOptionsExt as _};
@@ -27,6 +26,9 @@ pub(crate) struct Dir {
     /// have no file to spare at times.
     #[cfg(unix)]
     as_file: OnceLock<File>,
+    /// Whether the file system counts a file's names, as its lock shows.
+    #[cfg(unix)]
+    counts_names: OnceLock<bool>,
 }
 
 /// The right to write to the log. The operating system frees it when this is dropped and when the
@@ -58,6 +60,13 @@ impl Drop for WriterLock {
     }
 }
 
+/// How many names a file has.
+#[cfg(unix)]
+fn names_of(file: &File) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    Ok(file.metadata()?.nlink())
+}
+
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
@@ -85,6 +94,8 @@ impl Dir {
             folder,
             #[cfg(unix)]
             as_file: OnceLock::new(),
+            #[cfg(unix)]
+            counts_names: OnceLock::new(),
         }
     }
 
@@ -98,6 +109,11 @@ impl Dir {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(error),
+        }
+        #[cfg(unix)]
+        {
+            let counts = names_of(&file)? > 0;
+            self.counts_names.get_or_init(|| counts);
         }
         let mut lock = WriterLock { lock: file, manifest: None };
         Ok(self.lock_manifest(&mut lock).then_some(lock))
@@ -175,6 +191,20 @@ impl Dir {
             }
         }
         Ok(file)
+    }
+
+    /// Makes a file's content durable. With a file that somebody has removed it would go all the
+    /// same: that is refused.
+    pub(crate) fn sync_file(&self, file: &File) -> io::Result<()> {
+        sys::sync_data(file)?;
+        #[cfg(unix)]
+        {
+            let counts = self.counts_names.get().is_some_and(|counts| *counts);
+            if counts && names_of(file)? == 0 {
+                return Err(io::Error::from_raw_os_error(libc::ENOENT));
+            }
+        }
+        Ok(())
     }
 
     /// Keeps a segment's file from being recycled for as long as the handle lives, or a mapping of

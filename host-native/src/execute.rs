@@ -172,7 +172,8 @@ impl Executor {
         match (command, fault) {
             (Command::Write(c), fault) => self.run_write(c, fault),
             (Command::Sync(c), fault) => {
-                let result = fails(fault).and_then(|()| sys::sync_data(&self.file(c.name)?.file));
+                let result =
+                    fails(fault).and_then(|()| self.dir.sync_file(&self.file(c.name)?.file));
                 c.done(result.map_err(sync_error))
             }
             (Command::SyncDir(c), fault) => {
@@ -266,7 +267,7 @@ impl Executor {
                 }
             }
         }
-        if sync { sys::sync_data(file).map_err(sync_error) } else { Ok(()) }
+        if sync { self.dir.sync_file(file).map_err(sync_error) } else { Ok(()) }
     }
 
     /// Writes whole blocks past the page cache, what is before and behind them through it. `false`:

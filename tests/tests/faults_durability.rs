@@ -447,3 +447,37 @@ fn a_log_that_is_let_go_syncs_what_it_has() {
         }
     }
 }
+
+/// Who removes the files of a log that is open is told at the next sync, not at the next opening.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_goes_to_a_file_that_was_removed_is_not_acknowledged() {
+    let append = |wal: &Wal| wal.append_with(&Record::put(b"k", b"v"), Level::Disk);
+    for what in ["00000000000000000001.wal", "MANIFEST", "."] {
+        for uring_size in [None, Some(4 << 10)] {
+            let temp = tempfile::tempdir().unwrap();
+            let dir = temp.path().join("wal");
+            let config =
+                WalConfig { uring_size, max_segment_size: 64 << 10, ..WalConfig::in_dir(&dir) };
+            let (wal, _) = Wal::open(config).unwrap();
+            append(&wal).unwrap();
+            match what {
+                // The next segment may just be made.
+                "." => while std::fs::remove_dir_all(&dir).is_err() {},
+                file => std::fs::remove_file(dir.join(file)).unwrap(),
+            }
+            let result = if what == "MANIFEST" {
+                // It is written at each rotation.
+                wal.truncate_after(Lsn::ZERO)
+            } else {
+                let long = vec![7; 20 << 10];
+                wal.append_with(&Record::put(b"k", &long), Level::Disk).map(|_| ())
+            };
+            let Err(error @ Error::Poisoned(_)) = result else { panic!("{what}: {result:?}") };
+            let cause = " failed: No such file or directory (os error 2)";
+            let file = if what == "." { String::new() } else { format!("write of {what}") };
+            assert!(error.to_string().contains(&(file + cause)), "{error}");
+            assert!(matches!(append(&wal), Err(Error::Poisoned(_))));
+        }
+    }
+}
