@@ -60,13 +60,6 @@ impl Drop for WriterLock {
     }
 }
 
-/// How many names a file has.
-#[cfg(unix)]
-fn names_of(file: &File) -> io::Result<u64> {
-    use std::os::unix::fs::MetadataExt as _;
-    Ok(file.metadata()?.nlink())
-}
-
 /// How a file is opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Access {
@@ -112,7 +105,7 @@ impl Dir {
         }
         #[cfg(unix)]
         {
-            let counts = names_of(&file)? > 0;
+            let counts = sys::names_of(&file).is_ok_and(|names| names > 0);
             self.counts_names.get_or_init(|| counts);
         }
         let mut lock = WriterLock { lock: file, manifest: None };
@@ -200,7 +193,7 @@ impl Dir {
         #[cfg(unix)]
         {
             let counts = self.counts_names.get().is_some_and(|counts| *counts);
-            if counts && names_of(file)? == 0 {
+            if counts && sys::names_of(file)? == 0 {
                 return Err(io::Error::from_raw_os_error(libc::ENOENT));
             }
         }

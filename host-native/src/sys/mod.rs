@@ -37,7 +37,7 @@ pub(crate) use fork::{forks, is_forked_since};
 pub(crate) use positional::{read_at, read_cached, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
-pub(crate) use sync::sync_folder;
+pub(crate) use sync::{names_of, sync_folder};
 #[cfg(all(target_os = "linux", feature = "io-uring"))]
 pub(crate) use uring::Ring;
 
