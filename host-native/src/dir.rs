@@ -5,7 +5,7 @@
 
 use crate::sys;
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir as CapDir, OpenOptions, OpenOptionsExt as _};
+use cap_std::fs::{Dir as CapDir, DirEntry, OpenOptions, OpenOptionsExt as _};
 use seawall_core::command::{Folder, Listed};
 use seawall_core::wire::name::{FileId, FileName, QUARANTINE};
 use std::fs::{File, TryLockError};
@@ -137,18 +137,28 @@ impl Dir {
 
     /// Whether there is anything of a log here.
     pub(crate) fn holds_log(&self) -> io::Result<bool> {
-        let names = self.list()?;
+        let names = self.names()?;
         Ok(names.iter().any(|listed| FileName::parse(&listed.name, false).is_some()))
     }
 
-    /// The names in the folder and in `quarantine/`, sorted.
+    /// The names in the folder and in `quarantine/`, sorted, and how long files are.
     pub(crate) fn list(&self) -> io::Result<Vec<Listed>> {
+        self.entries(length_of)
+    }
+
+    /// The same without lengths. Who looks often asks no file for them: a writer's next write to it
+    /// would cost more, and there may be many.
+    pub(crate) fn names(&self) -> io::Result<Vec<Listed>> {
+        self.entries(|_| Ok(None))
+    }
+
+    fn entries(&self, bytes_of: BytesOf) -> io::Result<Vec<Listed>> {
         let mut names = Vec::new();
-        list_folder(&self.folder, Folder::Log, &mut names)?;
+        list_folder(&self.folder, Folder::Log, bytes_of, &mut names)?;
         match self.has_quarantine() {
             Ok(true) => {
                 let quarantine = self.folder.open_dir(QUARANTINE)?;
-                list_folder(&quarantine, Folder::Quarantine, &mut names)?;
+                list_folder(&quarantine, Folder::Quarantine, bytes_of, &mut names)?;
             }
             // Something else has its name. It is a stray until something must be put there.
             Ok(false) => {
@@ -361,17 +371,26 @@ fn no_follow(options: &mut OpenOptions, _flags: i32) {
     options.read(true);
 }
 
-fn list_folder(dir: &CapDir, folder: Folder, names: &mut Vec<Listed>) -> io::Result<()> {
+/// How long a file is; `None`: it is no file, or nobody asks.
+type BytesOf = fn(&DirEntry) -> io::Result<Option<u64>>;
+
+fn length_of(entry: &DirEntry) -> io::Result<Option<u64>> {
+    if entry.file_type()?.is_file() { Ok(Some(entry.metadata()?.len())) } else { Ok(None) }
+}
+
+fn list_folder(
+    dir: &CapDir,
+    folder: Folder,
+    bytes_of: BytesOf,
+    names: &mut Vec<Listed>,
+) -> io::Result<()> {
     for entry in dir.entries()? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         if folder == Folder::Log && (name == LOCK || name == QUARANTINE) {
             continue;
         }
-        let bytes = entry.file_type().and_then(|kind| {
-            if kind.is_file() { entry.metadata().map(|data| Some(data.len())) } else { Ok(None) }
-        });
-        match bytes {
+        match bytes_of(&entry) {
             Ok(bytes) => names.push(Listed { folder, name, bytes }),
             // It has gone since: somebody deletes segments while we look.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -11,7 +11,7 @@ use crate::reader::{Entry, Folder, Source, VALUE_BYTES_MAX, entry_of, position_o
 use crate::visited::Visited;
 use crate::{RecoveryInfo, SegmentStat, Stats, sys};
 use bytes::Bytes;
-use seawall_core::command;
+use seawall_core::command::Listed;
 use seawall_core::compress::Decompressor;
 use seawall_core::config::{RecoveryPolicy, RecoveryScan};
 use seawall_core::id::{LogId, Lsn, Position, SegmentId, Watermark};
@@ -148,15 +148,14 @@ fn read_behind(file: &File, offset: u64) -> Option<Vec<u8>> {
 /// What changes whenever a writer does more than append to the segment that it is in.
 #[derive(PartialEq, Eq, Debug)]
 struct Signs {
-    names: Vec<(command::Folder, String)>,
+    names: Vec<Listed>,
     manifest: Vec<u8>,
 }
 
 impl Signs {
     /// `None`: nothing can be told by them.
     fn of(dir: &Dir) -> Option<Self> {
-        let names = dir.list().ok()?;
-        let names = names.into_iter().map(|listed| (listed.folder, listed.name)).collect();
+        let names = dir.names().ok()?;
         let file = dir.open(FileId::Manifest.name(), Access::Read).ok()?;
         let mut manifest = vec![0; usize::try_from(MANIFEST_BYTES).ok()?];
         let read = sys::read_at(&file, &mut manifest, 0).ok()?;
