@@ -51,6 +51,7 @@ mod execute;
 mod gather;
 pub mod inspect;
 mod meter;
+mod off_thread;
 mod prefetch;
 mod reader;
 mod stall;

@@ -1,7 +1,9 @@
 //! The log for tasks: the same names as [`crate::blocking`], each to be awaited.
 //!
 //! No call waits for the disk: syncs and long writes run on the log's own thread, long reads and
-//! those of what is not in memory on the runtime's blocking threads. Encoding a record, compressing
+//! those of what is not in memory on the runtime's blocking threads. Tasks of another executor than
+//! tokio's may use the log as well: what tokio's threads would do is done by a thread for each such
+//! call. Encoding a record, compressing
 //! it if asked, and writing or reading up to 64 KiB of the page cache happen in the call itself,
 //! since going to another thread takes twenty times as long as that. Should such a write have to
 //! wait all the same, as when the kernel has too much to write back, those of the next 100 ms are
@@ -13,6 +15,7 @@
 use crate::commit::{Admitted, Ask, Engine};
 use crate::config::WalConfig;
 use crate::error::Error;
+use crate::off_thread::off_thread;
 use crate::prefetch::Prefetch;
 use crate::reader::{Advance, Entry, Reading, Source, Visibility};
 use crate::{RecoveryInfo, Stats, blocking, prepare};
@@ -354,15 +357,4 @@ async fn go(mut reading: Reading, to: Start) -> Result<Reading, Error> {
     let reads = !reading.seeks_at_once(to);
     let seek = move || reading.seek(to).map(|()| reading);
     if reads { off_thread(seek).await } else { seek() }
-}
-
-/// Runs what may wait for the disk on a thread that may.
-async fn off_thread<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
-) -> Result<T, Error> {
-    let failed = |error| Error::Io {
-        what: "run on a blocking thread".to_owned(),
-        error: std::io::Error::other(error),
-    };
-    ::tokio::task::spawn_blocking(work).await.map_err(failed)?
 }
