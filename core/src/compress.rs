@@ -222,7 +222,7 @@ struct Packed {
 }
 
 /// So much scratch memory is kept between appends.
-const SCRATCH_BYTES_KEPT: usize = 1 << 20;
+const SCRATCH_BYTES_KEPT: usize = 4 << 20;
 
 /// Unpacks values.
 #[derive(Debug, Default)]
