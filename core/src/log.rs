@@ -44,6 +44,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use commit::{Flight, Rollback};
 use retain::Request;
+pub(crate) use retain::durable_place;
 use rotate::{Made, NOT_RESERVED, Recyclable, Spare};
 
 /// What a reader needs to know of a segment.

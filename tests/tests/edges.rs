@@ -1847,17 +1847,22 @@ fn what_is_cut_is_counted_to_the_byte() {
 
 #[test]
 fn a_link_that_is_gone_lets_nothing_truncated_come_back() {
-    lose_a_link(false);
+    lose_a_link(None);
 }
 
 #[test]
 fn nor_where_the_log_went_on_in_a_third_segment() {
-    lose_a_link(true);
+    lose_a_link(Some(Level::Disk));
 }
 
-/// Truncates inside a batch, appends, truncates that and, it may be, appends again: then the link
-/// of the second segment goes.
-fn lose_a_link(goes_on: bool) {
+#[test]
+fn nor_where_what_came_then_was_lost_with_the_power() {
+    lose_a_link(Some(Level::Os));
+}
+
+/// Truncates inside a batch, appends, truncates that and, it may be, appends again: then power
+/// fails, and the link of the second segment goes.
+fn lose_a_link(goes_on: Option<Level>) {
     let mut disk = Disk::with_sectors(512);
     let mut log = open(&mut disk);
     append(&mut disk, &mut log, b"1").unwrap();
@@ -1876,10 +1881,14 @@ fn lose_a_link(goes_on: bool) {
     }
     let second = FileId::Segment(log.durable().end.segment).name();
     truncate(&mut disk, &mut log, 5);
-    if goes_on {
-        append(&mut disk, &mut log, b"a third segment").unwrap();
+    if let Some(level) = goes_on {
+        let third = Entry::from(&Record::put(b"key", b"a third segment"));
+        log.append(&third, level).unwrap();
+        // Another segment is made meanwhile, and the manifest says so.
+        run(&mut disk, &mut log);
     }
     drop(log);
+    disk.crash_by(512, |_| 0);
     disk.damage(second, |bytes| bytes[72..128].fill(0));
     let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
     let refused = tried(&mut disk, &strict);
@@ -1887,7 +1896,7 @@ fn lose_a_link(goes_on: bool) {
     let report = recovered(&mut disk, &config()).1;
     let damage = report.damage.expect("two records are gone");
     assert_eq!((report.last_lsn, damage.first_lost), (Lsn::new(3), Lsn::new(4)));
-    let durable = Lsn::new(5 + u64::from(goes_on));
+    let durable = Lsn::new(5 + u64::from(goes_on == Some(Level::Disk)));
     assert_eq!((damage.last_lost, damage.durable), (durable, durable));
     // Nor does the next opening show them, with or without an append in between.
     for last in [3, 4] {

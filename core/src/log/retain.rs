@@ -76,6 +76,25 @@ pub(super) struct CutAt {
     is_active: bool,
 }
 
+/// What a manifest says is durable, and the first LSN of the segment in which that ends, if it is
+/// known. At the beginning of a segment nothing in it is: then it ends in the one before, of which
+/// recovery knows so that it was moved into and where it began, should its link get lost.
+pub(crate) fn durable_place(
+    durable: Watermark,
+    segments: impl Iterator<Item = SegmentInfo>,
+) -> (Watermark, Lsn) {
+    let mut before = None;
+    for info in segments {
+        if info.segment == durable.end.segment {
+            let holder = before.filter(|_| durable.end.offset <= FRAMES_OFFSET);
+            let (end, first) = holder.unwrap_or((durable.end, info.first_lsn));
+            return (Watermark { end, ..durable }, first);
+        }
+        before = info.end.map(|end| (Position::new(info.segment, end.frames_end), info.first_lsn));
+    }
+    (durable, Lsn::ZERO)
+}
+
 impl<B> Request<B> {
     pub(super) const fn is_running(&self) -> bool {
         matches!(self, Self::Running { .. })
@@ -374,10 +393,8 @@ impl<B: Buffer> Log<B> {
             is_clean: false,
             ..self.manifest
         });
-        let durable_in = manifest.durable.end.segment;
-        let holder = self.segments().find(|info| info.segment == durable_in);
-        let durable_first = holder.map_or(Lsn::ZERO, |info| info.first_lsn);
-        let manifest = Manifest { durable_first, ..manifest };
+        let (durable, durable_first) = durable_place(manifest.durable, self.segments());
+        let manifest = Manifest { durable, durable_first, ..manifest };
         self.manifest_running = Some(manifest);
         let file = FileId::Manifest;
         let id = self.issue(Job::Manifest(purpose), Operation::Write, Some(file));

@@ -33,7 +33,7 @@ use super::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
 use crate::command::{Folder, Listed};
 use crate::config::{Config, RecoveryPolicy};
 use crate::id::{LogId, Lsn, Position, SegmentId, Watermark};
-use crate::log::{SegmentEnd, SegmentInfo};
+use crate::log::{SegmentEnd, SegmentInfo, durable_place};
 use crate::scan::{Hole, ScanReport};
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
@@ -846,14 +846,12 @@ impl Judge<'_> {
     }
 
     fn new_manifest(&self, kept: &Kept, end: Position, is_damage: bool) -> Manifest {
-        let active = kept.active.as_ref().map(|active| active.link.first_lsn);
-        let durable_first = active.or(kept.sealed.last().map(|info| info.first_lsn));
-        let mut manifest = Manifest {
-            durable: Watermark { lsn: kept.last_lsn, end },
-            durable_first: durable_first.unwrap_or_default(),
-            is_clean: false,
-            ..self.walk.manifest
-        };
+        let segments =
+            kept.sealed.iter().copied().chain(kept.active.as_ref().map(KeptActive::info));
+        let durable = Watermark { lsn: kept.last_lsn, end };
+        let (durable, durable_first) = durable_place(durable, segments);
+        let mut manifest =
+            Manifest { durable, durable_first, is_clean: false, ..self.walk.manifest };
         let segments = kept.sealed.iter().map(|info| info.segment);
         let last = segments.chain(kept.active.as_ref().map(|active| active.identity.segment)).max();
         let spare = kept.spare.map(|identity| identity.segment);
