@@ -81,7 +81,7 @@ pub struct Manifest {
     pub first_lsn: Lsn,
     /// The last segment known to exist.
     pub last_segment: SegmentId,
-    /// What was durable when the slot was written.
+    /// What was durable when the slot was written. It ends in a segment in which something is.
     pub durable: Watermark,
     /// The first LSN of the segment that `durable` ends in, which says where the log before it ends
     /// when the segment's own link is lost. Zero: not known.
