@@ -29,6 +29,7 @@ mod kills;
 mod machine;
 mod miri;
 mod mutants;
+mod packages;
 mod run;
 mod schedules;
 mod source;

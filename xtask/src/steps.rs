@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::{component, examples, fuzz, kills, machine, miri, schedules, tidy};
+use crate::{component, examples, fuzz, kills, machine, miri, packages, schedules, tidy};
 
 /// How a step ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -147,19 +147,6 @@ const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", 
 const CHECK_URING: &[&str] = &["check", "--package", "seawall", "--features", "io-uring"];
 const CHECK_ZSTD: &[&str] = &["check", "--package", "seawall", "--features", "zstd"];
 
-/// What would be published, built as its users would. All that it needs is there by then.
-const PACKAGES: &[&str] = &[
-    "package",
-    "--offline",
-    "--allow-dirty",
-    "--package",
-    "seawall-core",
-    "--package",
-    "seawall",
-    "--package",
-    "seawall-cli",
-];
-
 const DOCS: &[&str] = &["doc", "--workspace", "--no-deps"];
 
 pub(crate) const TEST: &[Step] = &[
@@ -189,7 +176,7 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("windows", CHECK).on("x86_64-pc-windows-gnu", Missing::Skips).slow(),
     Step::cargo("macos", CHECK).on("aarch64-apple-darwin", Missing::Skips).slow(),
     Step::cargo("docs", DOCS).with("RUSTDOCFLAGS", "-Dwarnings").slow(),
-    Step::cargo("packages", PACKAGES).slow(),
+    Step::call("packages", packages::build).slow(),
 ];
 
 pub(crate) const PROVE: &[Step] = &[
