@@ -178,7 +178,7 @@ impl<Z: Zstd> Compressor<Z> {
         threshold_bytes: u64,
         start: usize,
     ) -> Option<Packed> {
-        let codec = record.compression.unwrap_or(default);
+        let codec = record.codec(default);
         let value = record.value;
         if codec == Compression::None || (value.len() as u64) < threshold_bytes.max(1) {
             return None;

@@ -58,6 +58,12 @@ impl<'a> Record<'a> {
         Self { kind: RecordKind::Delete, key: key.as_ref(), ..Self::default() }
     }
 
+    /// How its value is to be stored where that makes it smaller: as it asks, or else as `default`
+    /// says.
+    pub fn codec(&self, default: Compression) -> Compression {
+        self.compression.unwrap_or(default)
+    }
+
     /// The same record, its value to be stored with `compression` where that makes it smaller.
     #[must_use]
     pub fn with_compression(self, compression: Compression) -> Self {

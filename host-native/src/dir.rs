@@ -202,7 +202,7 @@ impl Dir {
         sys::sync_data(file)?;
         #[cfg(unix)]
         {
-            let counts = self.counts_names.get().is_some_and(|counts| *counts);
+            let counts = self.counts_names.get() == Some(&true);
             if counts && sys::names_of(file)? == 0 {
                 return Err(io::Error::from_raw_os_error(libc::ENOENT));
             }

@@ -200,9 +200,8 @@ fn prepare<T>(
     records: &[Record<'_>],
     append: impl FnOnce(&[Prepared<'_>]) -> T,
 ) -> T {
-    let packs =
-        |record: &Record<'_>| record.compression.unwrap_or(config.compression) != Compression::None;
-    if !records.iter().any(packs) {
+    let (default, threshold) = (config.compression, config.compression_threshold);
+    if records.iter().all(|record| record.codec(default) == Compression::None) {
         return match records {
             [record] => append(&[Prepared::from(record)]),
             records => append(&records.iter().map(Prepared::from).collect::<Vec<_>>()),
@@ -212,7 +211,6 @@ fn prepare<T>(
     let mut compressor = COMPRESSOR.take();
     #[cfg(feature = "zstd")]
     compressor.zstd_mut().set_level(config.zstd_level);
-    let (default, threshold) = (config.compression, config.compression_threshold);
     let result = match records {
         [record] => append(&[compressor.prepare(record, default, threshold)]),
         records => append(&compressor.prepare_all(records, default, threshold)),

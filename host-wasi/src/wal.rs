@@ -229,15 +229,13 @@ impl<F: Folder> Wal<F> {
     ) -> Groups {
         self.log.tick(self.clock.now());
         let mut compressor = core::mem::take(&mut self.compressor);
-        let packs = |record: &Record<'_>| {
-            record.compression.unwrap_or(self.log.config().compression) != Compression::None
-        };
         let config = self.log.config();
-        let (codec, threshold) = (config.compression, config.compression_threshold_bytes);
-        let entries: Vec<Entry<'_>> = if records.iter().any(packs) {
-            compressor.prepare_all(records, codec, threshold)
-        } else {
+        let (default, threshold) = (config.compression, config.compression_threshold_bytes);
+        let is_plain = |record: &Record<'_>| record.codec(default) == Compression::None;
+        let entries: Vec<Entry<'_>> = if records.iter().all(is_plain) {
             records.iter().map(Entry::from).collect()
+        } else {
+            compressor.prepare_all(records, default, threshold)
         };
         let mut result = Groups { appended: Vec::with_capacity(groups.len()), error: None };
         let mut rest = &entries[..];

@@ -424,9 +424,7 @@ fn a_mapped_reader_that_meets_a_segment_being_sealed_reads_all_of_it() {
 /// A reader is shown what its visibility says, no less and no more, across rotations.
 #[test]
 fn a_reader_is_shown_what_no_crash_takes_back_or_what_the_kernel_has() {
-    let temp = tempfile::tempdir().unwrap();
-    let config = WalConfig { fsync_policy: FsyncPolicy::Os, ..WalConfig::in_dir(temp.path()) };
-    let (wal, _) = Wal::open(config).unwrap();
+    let (_temp, wal) = log_of(0);
     let mut durable = wal.read_from_with(Start::First, Visibility::Durable).unwrap();
     let mut written = wal.read_from_with(Start::First, Visibility::Written).unwrap();
     for number in 1..=6_u64 {
@@ -465,9 +463,7 @@ fn a_follower_of_what_is_written_waits_for_no_sync() {
             }
             found
         });
-        for number in 1..=100 {
-            wal.append(&Record::put(b"k", &record_bytes(number, 500))).unwrap();
-        }
+        append(&wal, 1, 100);
         assert_eq!(following.join().unwrap(), 100);
         assert!(wal.stats().durable_lsn.get() < 100, "nobody has synced");
     });
