@@ -1,7 +1,7 @@
 //! The command, run as a user runs it.
 
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -13,7 +13,9 @@ fn seawall(arguments: &[&str], input: &[u8]) -> Output {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    child.stdin.take().unwrap().write_all(input).unwrap();
+    let fed = child.stdin.take().unwrap().write_all(input);
+    // What is refused may end before it has read anything; its status tells.
+    assert!(fed.is_ok() || fed.is_err_and(|error| error.kind() == ErrorKind::BrokenPipe));
     child.wait_with_output().unwrap()
 }
 
