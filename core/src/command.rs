@@ -8,6 +8,7 @@
 //! holds a command back until all that it depends on is complete.
 
 use crate::error::IoError;
+use crate::wire::known::Known;
 use crate::wire::name::{FileId, FileName};
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -182,7 +183,7 @@ pub struct List {
 }
 
 /// A name in a folder.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listed {
     /// In which folder.
     pub folder: Folder,
@@ -190,6 +191,16 @@ pub struct Listed {
     pub name: String,
     /// The length in bytes of a regular file; `None` for anything else (folders, links, devices).
     pub bytes: Option<u64>,
+    /// What an earlier look found of a segment, if nobody can have touched its file since; a host
+    /// that cannot tell says `None`.
+    pub known: Option<Box<Known>>,
+}
+
+impl Listed {
+    /// A name of which nothing is known.
+    pub const fn new(folder: Folder, name: String, bytes: Option<u64>) -> Self {
+        Self { folder, name, bytes, known: None }
+    }
 }
 
 /// Bytes to write: a buffer of the host's, or a few of the core's own.
@@ -244,7 +255,7 @@ impl<B> Read<B> {
 }
 
 impl List {
-    /// These names stand in the folders, or it failed.
+    /// These names stand in the folders, in any order, or it failed.
     pub fn done<B>(self, result: Result<Vec<Listed>, IoError>) -> Done<B> {
         Done { id: self.id, outcome: Outcome::Listed(result) }
     }

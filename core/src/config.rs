@@ -56,6 +56,8 @@ pub enum RecoveryPolicy {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum RecoveryScan {
     /// Headers, footers and the last segment. Damage inside a sealed segment shows when it is read.
+    /// Where the host [knows](crate::command::Listed::known) what is in a header and a footer, they
+    /// are not read.
     #[default]
     Tail,
     /// Every byte of every segment.

@@ -718,6 +718,13 @@ impl<B: Buffer> Log<B> {
         self.sealed.iter().copied().chain(self.open.iter().map(Open::info))
     }
 
+    /// Those that came after `segment` and have ended, oldest first. They are durable, with their
+    /// footers.
+    pub fn sealed_after(&self, segment: SegmentId) -> impl Iterator<Item = SegmentInfo> + '_ {
+        let first = self.sealed.partition_point(|info| info.segment <= segment);
+        self.sealed.range(first..).copied()
+    }
+
     /// The last of them, or none.
     pub fn newest_segment(&self) -> SegmentId {
         let open = self.open.last().map(Open::info);

@@ -31,6 +31,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use footer::{FOOTER_LOOK_BYTES, Footer, FooterState};
+pub use footer::{footer_place, known};
 use verdict::{Files, Judged, Kept};
 use walk::Walk;
 
@@ -440,6 +441,9 @@ impl<B: Buffer> Recovery<B> {
             Err(error) => self.stage = Stage::Failed(error),
             Ok(files) => {
                 self.files = files;
+                if self.config.scan == RecoveryScan::Full {
+                    self.files.forget();
+                }
                 if self.files.has_manifest {
                     self.stage = Stage::Manifest;
                 } else {
@@ -466,15 +470,8 @@ impl<B: Buffer> Recovery<B> {
                 let file = &mut self.files.segments[*index];
                 file.header = Some(Identity::parse(content, crc));
                 file.link = Link::parse(content, crc);
-                let footer = self.files.footer_before(*index);
-                match footer.filter(|_| self.config.scan == RecoveryScan::Tail) {
-                    Some(footer) => {
-                        let bytes = footer.bytes_max.min(FOOTER_LOOK_BYTES);
-                        self.stage = Stage::FooterBefore(*index, footer, bytes);
-                        Ok(None)
-                    }
-                    None => Ok(Some(*index + 1)),
-                }
+                let index = *index;
+                Ok(if self.begin_footer(index) { None } else { Some(index + 1) })
             }
             Stage::FooterBefore(index, footer, looked) => match footer.look(content, crc) {
                 FooterState::Longer(needed) if needed > *looked => {
@@ -505,10 +502,27 @@ impl<B: Buffer> Recovery<B> {
         }
     }
 
-    fn next_header(&mut self, index: usize) {
-        if index < self.files.segments.len() {
-            self.stage = Stage::Header(index);
-            return;
+    /// Whether the footer of the segment before this one is to be read, as it is from now on.
+    fn begin_footer(&mut self, index: usize) -> bool {
+        if self.config.scan == RecoveryScan::Full {
+            return false;
+        }
+        let Some(footer) = self.files.footer_to_read(index) else { return false };
+        let bytes = footer.bytes_max.min(FOOTER_LOOK_BYTES);
+        self.stage = Stage::FooterBefore(index, footer, bytes);
+        true
+    }
+
+    fn next_header(&mut self, mut index: usize) {
+        while index < self.files.segments.len() {
+            if self.files.segments[index].header.is_none() {
+                self.stage = Stage::Header(index);
+                return;
+            }
+            if self.begin_footer(index) {
+                return;
+            }
+            index += 1;
         }
         let manifest = self.files.manifest_or_rebuilt(self.manifest, self.new_log_id);
         match self.files.arrange(&manifest, self.config.recovery) {

@@ -1048,6 +1048,7 @@ impl Engine {
     }
 
     fn do_upkeep(&self) -> MutexGuard<'_, State> {
+        let mut keeper = self.executor.take_keeper();
         let mut state = self.lock();
         loop {
             let aftermath = self.after_change(&mut state, Duration::ZERO);
@@ -1059,8 +1060,22 @@ impl Engine {
                 continue;
             }
             // The last commits may leave something to do.
-            if state.log.is_closed() || (state.stops && state.at_work == 1) {
+            let is_last = state.log.is_closed() || (state.stops && state.at_work == 1);
+            let due = keeper.due(&state.log);
+            if !due.is_empty() {
+                drop(state);
+                if let (Err(error), Some(meter)) =
+                    (keeper.look_at(self.executor.dir(), &due), self.config.meter.as_deref())
+                {
+                    tell(meter, &Event::NoCatalog(&error));
+                }
+                state = self.lock();
+            }
+            if is_last {
                 return state;
+            }
+            if !due.is_empty() {
+                continue;
             }
             state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
         }

@@ -55,7 +55,8 @@ pub struct WalConfig {
     /// What to do about damage to what had been durable. Default: end the log before it and keep
     /// what is cut in `quarantine/`.
     pub recovery: RecoveryPolicy,
-    /// How much an open reads. Default: headers, footers and the last segment.
+    /// How much an open reads. Default: the last segment, and of those before headers and footers,
+    /// where their files are not as an earlier opening or this log's writer left them.
     pub scan: RecoveryScan,
     /// How values are stored whose record does not say. Default: plain.
     pub compression: Compression,

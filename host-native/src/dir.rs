@@ -3,11 +3,13 @@
 //! It is a `cap_std` directory, so `..`, absolute names and symbolic links that lead out are
 //! refused by construction; files of the log are never followed through a link at all.
 
+use crate::catalog::{Catalog, Stamp};
 use crate::sys;
 use cap_std::ambient_authority;
 use cap_std::fs::{Dir as CapDir, DirEntry, OpenOptions, OpenOptionsExt as _};
 use seawall_core::command::{Folder, Listed};
-use seawall_core::wire::name::{FileId, FileName, QUARANTINE};
+use seawall_core::wire::known::Known;
+use seawall_core::wire::name::{CATALOG, FileId, FileName, QUARANTINE};
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::Path;
@@ -141,34 +143,35 @@ impl Dir {
         Ok(names.iter().any(|listed| FileName::parse(&listed.name, false).is_some()))
     }
 
-    /// The names in the folder and in `quarantine/`, sorted, and how long files are.
-    pub(crate) fn list(&self) -> io::Result<Vec<Listed>> {
-        self.entries(length_of)
+    /// The names in the folder and in `quarantine/`, sorted, how long files are, and what the
+    /// catalog knows of them.
+    pub(crate) fn list(&self, catalog: &Catalog) -> io::Result<Vec<Listed>> {
+        self.entries(Some(catalog))
     }
 
     /// The same without lengths. Who looks often asks no file for them: a writer's next write to it
     /// would cost more, and there may be many.
     pub(crate) fn names(&self) -> io::Result<Vec<Listed>> {
-        self.entries(|_| Ok(None))
+        self.entries(None)
     }
 
-    fn entries(&self, bytes_of: BytesOf) -> io::Result<Vec<Listed>> {
+    /// Without a catalog no file is asked for anything.
+    fn entries(&self, catalog: Option<&Catalog>) -> io::Result<Vec<Listed>> {
         let mut names = Vec::new();
-        list_folder(&self.folder, Folder::Log, bytes_of, &mut names)?;
+        list_folder(&self.folder, Folder::Log, catalog, &mut names)?;
         match self.has_quarantine() {
             Ok(true) => {
                 let quarantine = self.folder.open_dir(QUARANTINE)?;
-                list_folder(&quarantine, Folder::Quarantine, bytes_of, &mut names)?;
+                list_folder(&quarantine, Folder::Quarantine, catalog, &mut names)?;
             }
             // Something else has its name. It is a stray until something must be put there.
             Ok(false) => {
-                let (folder, name) = (Folder::Log, QUARANTINE.to_owned());
-                names.push(Listed { folder, name, bytes: None });
+                names.push(Listed::new(Folder::Log, QUARANTINE.to_owned(), None));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        names.sort();
+        names.sort_by(|a, b| (a.folder, &a.name).cmp(&(b.folder, &b.name)));
         Ok(names)
     }
 
@@ -194,6 +197,16 @@ impl Dir {
             }
         }
         Ok(file)
+    }
+
+    /// Opens the catalog; to write, it is made.
+    pub(crate) fn open_catalog(&self, access: Access) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        let writes = access == Access::ReadWrite;
+        options.read(true).write(writes).create(writes);
+        no_follow(&mut options, 0);
+        let file = self.folder.open_with(CATALOG, &options)?.into_std();
+        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
 
     /// Makes a file's content durable. With a file that somebody has removed it would go all the
@@ -371,27 +384,33 @@ fn no_follow(options: &mut OpenOptions, _flags: i32) {
     options.read(true);
 }
 
-/// How long a file is; `None`: it is no file, or nobody asks.
-type BytesOf = fn(&DirEntry) -> io::Result<Option<u64>>;
-
-fn length_of(entry: &DirEntry) -> io::Result<Option<u64>> {
-    if entry.file_type()?.is_file() { Ok(Some(entry.metadata()?.len())) } else { Ok(None) }
+/// How long a file is, and what is known of it. No length: it is no file.
+fn look_at(
+    entry: &DirEntry,
+    name: &str,
+    catalog: &Catalog,
+) -> io::Result<(Option<u64>, Option<Box<Known>>)> {
+    if !entry.file_type()?.is_file() {
+        return Ok((None, None));
+    }
+    let metadata = entry.metadata()?;
+    Ok((Some(metadata.len()), catalog.known(name, Stamp::of(&metadata))))
 }
 
 fn list_folder(
     dir: &CapDir,
     folder: Folder,
-    bytes_of: BytesOf,
+    catalog: Option<&Catalog>,
     names: &mut Vec<Listed>,
 ) -> io::Result<()> {
     for entry in dir.entries()? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        if folder == Folder::Log && (name == LOCK || name == QUARANTINE) {
+        if folder == Folder::Log && [LOCK, CATALOG, QUARANTINE].contains(&name.as_str()) {
             continue;
         }
-        match bytes_of(&entry) {
-            Ok(bytes) => names.push(Listed { folder, name, bytes }),
+        match catalog.map_or(Ok((None, None)), |catalog| look_at(&entry, &name, catalog)) {
+            Ok((bytes, known)) => names.push(Listed { folder, name, bytes, known }),
             // It has gone since: somebody deletes segments while we look.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
@@ -419,7 +438,7 @@ mod tests {
     }
 
     fn listed(dir: &Dir) -> Vec<(Folder, String, Option<u64>)> {
-        let names = dir.list().unwrap();
+        let names = dir.list(&Catalog::default()).unwrap();
         names.into_iter().map(|listed| (listed.folder, listed.name, listed.bytes)).collect()
     }
 

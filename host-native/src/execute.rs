@@ -1,9 +1,10 @@
 //! The one place where a command of the core becomes a call of the operating system.
 
+use crate::catalog::{Catalog, Keeper};
 use crate::config::WalConfig;
 use crate::dir::{Access, Dir, hold, take};
 use crate::sys;
-use seawall_core::command::{Command, Done, Operation, Write};
+use seawall_core::command::{Command, Done, Listed, Operation, Write};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::SegmentId;
 use seawall_core::wire::is_zero;
@@ -55,6 +56,8 @@ pub(crate) struct Executor {
     interpose: Option<Arc<dyn Interpose>>,
     maps_appends: bool,
     uring: Option<Uring>,
+    /// From the listing on until it is taken.
+    keeper: Mutex<Keeper>,
     /// A handful: a look through them is faster than any map.
     files: Mutex<Vec<(FileId, Arc<OpenFile>)>>,
 }
@@ -150,6 +153,7 @@ impl Executor {
             interpose: config.interpose.clone(),
             maps_appends: config.map_appends && !is_read_only,
             uring: None,
+            keeper: Mutex::default(),
             files: Mutex::new(Vec::new()),
         }
     }
@@ -206,7 +210,7 @@ impl Executor {
                 c.done(result.map_err(io_error))
             }
             (Command::List(c), fault) => {
-                let result = fails(fault).and_then(|()| self.dir.list());
+                let result = fails(fault).and_then(|()| self.list());
                 c.done(result.map_err(io_error))
             }
         }
@@ -319,6 +323,24 @@ impl Executor {
     ) -> Result<usize, IoError> {
         let open = self.file(name).map_err(io_error)?;
         sys::read_at(&open.file, buffer, offset).map_err(io_error)
+    }
+
+    fn list(&self) -> io::Result<Vec<Listed>> {
+        let catalog = Catalog::read(&self.dir);
+        let names = self.dir.list(&catalog)?;
+        if !self.is_read_only {
+            *self.keeper() = Keeper::new(catalog, &names);
+        }
+        Ok(names)
+    }
+
+    /// Whoever keeps the catalog from now on.
+    pub(crate) fn take_keeper(&self) -> Keeper {
+        std::mem::take(&mut *self.keeper())
+    }
+
+    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn files(&self) -> MutexGuard<'_, Vec<(FileId, Arc<OpenFile>)>> {

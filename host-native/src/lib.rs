@@ -43,6 +43,7 @@ struct Recipes;
 
 mod ahead;
 pub mod blocking;
+mod catalog;
 mod commit;
 mod config;
 mod dir;

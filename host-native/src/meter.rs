@@ -37,6 +37,8 @@ pub enum Event<'a> {
     Recovered(&'a RecoveryInfo),
     /// There is no io_uring here, though the settings ask for it: writes are made without.
     NoUring(&'a std::io::Error),
+    /// What is found of sealed segments cannot be noted: opening the log reads more of them.
+    NoCatalog(&'a std::io::Error),
     /// The end of a log was torn by a crash and was cut.
     TornTail {
         /// How many bytes were cut.
@@ -106,6 +108,7 @@ impl Meter for TracingMeter {
                 "recovered"
             ),
             Event::NoUring(error) => warn!(target: "seawall", %error, "no io_uring"),
+            Event::NoCatalog(error) => warn!(target: "seawall", %error, "no catalog"),
             Event::TornTail { bytes } => warn!(target: "seawall", bytes, "torn tail cut"),
             Event::Damage(damage) => error!(
                 target: "seawall",
@@ -150,6 +153,7 @@ impl Meter for MetricsMeter {
                 gauge!("seawall_recovered_records").set(info.valid_records as f64);
             }
             Event::NoUring(_) => counter!("seawall_no_uring_total").increment(1),
+            Event::NoCatalog(_) => counter!("seawall_no_catalog_total").increment(1),
             Event::TornTail { bytes } => counter!("seawall_torn_bytes_total").increment(*bytes),
             Event::Damage(_) => counter!("seawall_damage_total").increment(1),
             Event::Rotated { .. } => counter!("seawall_rotations_total").increment(1),

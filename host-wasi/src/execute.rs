@@ -8,7 +8,7 @@ use core::cell::{Cell, RefCell};
 use seawall_core::command::{self, Command, Done, Listed};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::SegmentId;
-use seawall_core::wire::name::{FileId, FileName, QUARANTINE};
+use seawall_core::wire::name::{CATALOG, FileId, FileName, QUARANTINE};
 
 /// How the space of a segment is reserved. WASI has no call for it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -253,21 +253,20 @@ impl<F: Folder> Executor<F> {
     fn list(&self) -> Result<Vec<Listed>, Refusal> {
         let mut names = Vec::new();
         for found in persist(|| self.folder.list())? {
-            if found.name == LOCK || found.name == OWNER {
+            if [LOCK, OWNER, CATALOG].contains(&found.name.as_str()) {
                 continue;
             }
             if found.name == QUARANTINE && found.is_folder {
                 let quarantine = self.folder.folder(QUARANTINE)?;
                 let folder = command::Folder::Quarantine;
                 for found in persist(|| quarantine.list())? {
-                    names.push(Listed { folder, name: found.name, bytes: found.bytes });
+                    names.push(Listed::new(folder, found.name, found.bytes));
                 }
                 continue;
             }
             let folder = command::Folder::Log;
-            names.push(Listed { folder, name: found.name, bytes: found.bytes });
+            names.push(Listed::new(folder, found.name, found.bytes));
         }
-        names.sort();
         Ok(names)
     }
 

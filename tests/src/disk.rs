@@ -13,12 +13,19 @@
 
 use crate::crash::Unit;
 use crate::random::Random;
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use seawall_core::command::{Command, Done, Folder, Listed, Operation, Write};
 use seawall_core::error::{IoError, IoErrorKind};
+use seawall_core::id::Position;
+use seawall_core::log::{SegmentEnd, SegmentInfo};
+use seawall_core::recover::known;
+use seawall_core::wire::checksum::Crc32cFn;
+use seawall_core::wire::header::{Identity, Link, LinkState};
+use seawall_core::wire::known::Known;
 use seawall_core::wire::name::{FileId, FileName};
 
 /// The buffers that the simulated host lends.
@@ -93,6 +100,8 @@ pub struct Disk {
     /// Space that a file grew by and never wrote holds these bytes after a crash, again and again,
     /// where a real file system gives zeros.
     pub stale: Vec<u8>,
+    /// A list says what is to be found of sealed segments, as a host does that has looked before.
+    pub knows: Option<Crc32cFn>,
 }
 
 impl Default for Disk {
@@ -107,6 +116,7 @@ impl Default for Disk {
             strays: Vec::new(),
             next_write: None,
             stale: Vec::new(),
+            knows: None,
         }
     }
 }
@@ -340,21 +350,43 @@ impl Disk {
         Ok(bytes)
     }
 
-    fn list(&self) -> Vec<Listed> {
+    /// The names in the folder and in `quarantine/`.
+    pub fn list(&self) -> Vec<Listed> {
         let files = self.names.iter().map(|(name, index)| {
             let text = name.to_string();
-            Listed {
-                folder: folder_of(*name),
-                name: text.rsplit('/').next().unwrap_or_default().to_string(),
-                bytes: Some(self.files[*index].content.len() as u64),
-            }
+            let last = text.rsplit('/').next().unwrap_or_default().to_string();
+            let bytes = self.files[*index].content.len() as u64;
+            let known = self.knows.and_then(|crc| self.known(*name, crc)).map(Box::new);
+            Listed { known, ..Listed::new(folder_of(*name), last, Some(bytes)) }
         });
-        let strays = self.strays.iter().map(|name| Listed {
-            folder: Folder::Log,
-            name: name.clone(),
-            bytes: Some(1),
-        });
+        let strays = self.strays.iter();
+        let strays = strays.map(|name| Listed::new(Folder::Log, name.clone(), Some(1)));
         files.chain(strays).collect()
+    }
+
+    /// What a look at a segment finds whose end the link of another names.
+    fn known(&self, name: FileName, crc: Crc32cFn) -> Option<Known> {
+        let content = self.content(name).filter(|_| name.is_segment())?;
+        let identity = Identity::parse(content, crc).ok()?;
+        let LinkState::Written(link) = Link::parse(content, crc) else { return None };
+        let end = self.names.keys().find_map(|other| {
+            let LinkState::Written(next) = Link::parse(self.content(*other)?, crc) else {
+                return None;
+            };
+            let Position { segment, offset } = next.previous_end;
+            let last_lsn = next.first_lsn.previous();
+            let end = SegmentEnd { last_lsn, frames_end: offset, has_footer: true };
+            (segment == identity.segment).then_some(end)
+        })?;
+        let info = SegmentInfo {
+            segment: identity.segment,
+            salt: identity.salt,
+            checksum: identity.checksum,
+            first_lsn: link.first_lsn,
+            opened: link.opened,
+            end: Some(end),
+        };
+        known(&info, content, content.get(small(end.frames_end)..)?, crc)
     }
 
     /// The power fails: what was synced stays, and of the rest whatever the dice say.

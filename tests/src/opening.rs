@@ -59,6 +59,27 @@ pub fn recover(
     Some(recovery.finish())
 }
 
+/// A recovery finds the same whether or not it is told what an earlier look has found.
+///
+/// # Errors
+/// What differs.
+pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
+    let look = |knows| {
+        let mut disk = disk.clone();
+        disk.knows = knows;
+        let mut recovery = Recovery::<Memory>::new(start(config, 7, 7), Mode::Inspect);
+        while let Some(command) = recovery.poll_command() {
+            recovery.complete(disk.execute(command, None));
+        }
+        recovery
+            .finish_inspection()
+            .map(|(view, report)| (view.segments, view.end, Report { bytes_read: 0, ..report }))
+    };
+    let (told, untold) = (look(Some(config.crc)), look(None));
+    ensure!(told == untold, 8, "{told:?} where it was told, {untold:?} where it was not");
+    Ok(())
+}
+
 /// How reading a log ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {

@@ -9,11 +9,14 @@ use seawall_core::event::Event;
 use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time};
 use seawall_core::log::{Log, SegmentEnd, SegmentInfo};
 use seawall_core::record::{Entry, Record};
-use seawall_core::recover::{Mode, Proof, RangeKind, Recovery, RecoveryError, RecoveryStart};
+use seawall_core::recover::{
+    Mode, Proof, RangeKind, Recovery, RecoveryError, RecoveryStart, Report,
+};
 use seawall_core::scan::Hole;
 use seawall_core::wire::checksum::ChecksumKind;
 use seawall_core::wire::frame::{FrameKind, HEAD_BYTES_MAX, Head, Parsed};
 use seawall_core::wire::header::FRAMES_OFFSET;
+use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use seawall_core::wire::name::{FileId, FileName};
 use seawall_tests::disk::{Disk, Fault, Memory, end_of};
@@ -840,7 +843,7 @@ fn a_folder_in_place_of_a_file_is_named() {
     let mut recovery = Recovery::new(start(&config(), 7, 7), Mode::Open);
     let Some(Command::List(list)) = recovery.poll_command() else { panic!("it lists first") };
     let name = FileId::Segment(SegmentId::FIRST).name();
-    let listed = |folder, name: String| Listed { folder, name, bytes: None };
+    let listed = |folder, name: String| Listed::new(folder, name, None);
     recovery.complete(list.done(Ok(vec![
         listed(Folder::Quarantine, name.to_string()),
         listed(Folder::Log, name.to_string()),
@@ -849,6 +852,86 @@ fn a_folder_in_place_of_a_file_is_named() {
         Err(RecoveryError::NotAFile(named)) => assert_eq!(named, name),
         result => panic!("{result:?}"),
     }
+}
+
+/// What an inspection reads of segments, where a list tells what `tell` makes of what is known.
+fn reads_where_told(
+    disk: &mut Disk,
+    config: &Config,
+    tell: impl Fn(Box<Known>) -> Option<Box<Known>>,
+) -> (Vec<(SegmentId, u64)>, Report) {
+    let mut recovery = Recovery::new(start(config, 7, 7), Mode::Inspect);
+    let mut reads = Vec::new();
+    disk.knows = Some(config.crc);
+    while let Some(command) = recovery.poll_command() {
+        if let (Command::Read(read), Some(FileId::Segment(segment))) = (&command, command.file()) {
+            reads.push((segment, read.offset));
+        }
+        let done = match command {
+            Command::List(list) => {
+                let told =
+                    |listed: Listed| Listed { known: listed.known.and_then(&tell), ..listed };
+                list.done(Ok(disk.list().into_iter().map(told).collect()))
+            }
+            command => disk.execute(command, None),
+        };
+        recovery.complete(done);
+    }
+    (reads, recovery.finish_inspection().unwrap().1)
+}
+
+#[test]
+fn what_is_known_of_a_sealed_segment_is_not_read_again() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 60);
+    let segments: Vec<_> = log.segments().collect();
+    let [.., last, active] = segments[..] else { panic!("{segments:?}") };
+    let ends: Vec<_> = segments.iter().filter_map(|info| Some(info.end?.frames_end)).collect();
+    drop(log);
+    let report = |report: Report| Report { bytes_read: 0, ..report };
+    let sealed = |reads: &[(SegmentId, u64)]| {
+        reads.iter().filter(|(segment, _)| *segment < active.segment).copied().collect::<Vec<_>>()
+    };
+
+    let (all, untold) = reads_where_told(&mut disk, &config(), |_| None);
+    let untold = report(untold);
+    assert!(segments.iter().all(|info| all.contains(&(info.segment, 0))), "{all:?}");
+    let (reads, told) = reads_where_told(&mut disk, &config(), Some);
+    assert_eq!(sealed(&reads), []);
+    assert_eq!(report(told), untold);
+
+    // Of one nothing is known: it is read, and no other.
+    let without_last =
+        |known: Box<Known>| Some(known).filter(|known| known.segment() != last.segment);
+    let (reads, told) = reads_where_told(&mut disk, &config(), without_last);
+    let end = ends[ends.len() - 1];
+    assert_eq!(sealed(&reads), [(last.segment, 0), (last.segment, end)]);
+    assert_eq!(report(told), untold);
+
+    // What is known is of another end than the next segment's link says: the footer is looked at.
+    let other_end = |known: Box<Known>| {
+        let mut bytes = known.encode(seawall_tests::crc());
+        bytes[KNOWN_BYTES - 8] ^= 1;
+        Known::parse(&bytes, seawall_tests::crc()).map(Box::new)
+    };
+    let (reads, told) = reads_where_told(&mut disk, &config(), other_end);
+    let footers: Vec<_> = segments.iter().map(|info| info.segment).zip(ends).collect();
+    assert_eq!(sealed(&reads), footers);
+    assert_eq!(report(told), untold);
+
+    // Of another segment than the file's name says.
+    let first = segments[0].segment;
+    let known = disk.list().into_iter().find_map(|listed| listed.known).unwrap();
+    assert_eq!(known.segment(), first);
+    let (reads, told) = reads_where_told(&mut disk, &config(), |_| Some(known.clone()));
+    assert!(segments[1..].iter().all(|info| reads.contains(&(info.segment, 0))), "{reads:?}");
+    assert_eq!(report(told), untold);
+
+    // Who wants all of it read is told nothing.
+    let full = Config { scan: RecoveryScan::Full, ..config() };
+    let (reads, _) = reads_where_told(&mut disk, &full, Some);
+    let begins = |info: &SegmentInfo| [0, FRAMES_OFFSET].map(|offset| (info.segment, offset));
+    assert!(segments.iter().flat_map(begins).all(|read| reads.contains(&read)), "{reads:?}");
 }
 
 #[test]

@@ -1,10 +1,12 @@
-//! A segment's footer, looked at through what the segment after it says.
+//! A segment's footer, looked at through what the segment after it says, or what a log knows.
 
 use super::verdict::KnownEnd;
 use crate::id::Lsn;
+use crate::log::SegmentInfo;
 use crate::wire::checksum::{Crc32cFn, Place};
 use crate::wire::frame::{FrameKind, Head, Parsed};
-use crate::wire::header::Identity;
+use crate::wire::header::{Identity, Link, LinkState};
+use crate::wire::known::Known;
 use crate::wire::seal;
 
 /// A footer's head is within so many bytes, and most footers are.
@@ -51,4 +53,28 @@ impl Footer {
                 .is_some_and(|seal| seal.records == end.next_lsn.since(*first_lsn));
         if is_whole { FooterState::Whole } else { FooterState::Broken }
     }
+}
+
+/// Where in a sealed segment's file its footer begins, and how long it can be. `None`: it has none.
+pub fn footer_place(info: &SegmentInfo) -> Option<(u64, u64)> {
+    let end = info.end.filter(|end| end.has_footer)?;
+    Some((end.frames_end, seal::bytes_max_at(end.frames_end)))
+}
+
+/// What the header of a segment's file and the bytes of its footer, or more, say. `None`: anything
+/// is amiss with them, or the log knows the segment otherwise.
+///
+/// A host may keep it of what [`Log::sealed_after`](crate::log::Log::sealed_after) gives, see
+/// [`Listed::known`](crate::command::Listed::known).
+pub fn known(info: &SegmentInfo, header: &[u8], footer: &[u8], crc: Crc32cFn) -> Option<Known> {
+    let identity = Identity::parse(header, crc).ok()?;
+    let LinkState::Written(link) = Link::parse(header, crc) else { return None };
+    let is_same = (identity.segment, identity.salt, link.first_lsn)
+        == (info.segment, info.salt, info.first_lsn);
+    let (frames_end, next_lsn) = info.end.map(|end| (end.frames_end, end.last_lsn.next()))?;
+    let end = KnownEnd { offset: frames_end, next_lsn };
+    let bytes_max = footer.len() as u64;
+    let place = Footer { identity, first_lsn: link.first_lsn, end, bytes_max };
+    let is_whole = is_same && place.look(footer, crc) == FooterState::Whole;
+    is_whole.then_some(Known { identity, link, frames_end, next_lsn })
 }

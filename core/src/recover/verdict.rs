@@ -65,6 +65,8 @@ pub(super) struct SegmentFile {
     pub(super) link: LinkState,
     /// Its footer is whole, and says that it ends here.
     pub(super) vouched: Option<KnownEnd>,
+    /// An earlier look found its footer whole, and that it ends here; its header as well.
+    known_end: Option<KnownEnd>,
 }
 
 impl SegmentFile {
@@ -207,15 +209,27 @@ impl Files {
                     files.has_manifest = true;
                 }
                 (Some(FileName { file: FileId::Segment(segment), .. }), Some(bytes)) => {
-                    let link = LinkState::Unwritten;
-                    let (header, vouched) = (None, None);
-                    files.segments.push(SegmentFile { segment, bytes, header, link, vouched });
+                    let known = listed.known.as_deref();
+                    let known = known.filter(|known| known.segment() == segment);
+                    files.segments.push(SegmentFile {
+                        segment,
+                        bytes,
+                        header: known.map(|known| Ok(known.identity)),
+                        link: known
+                            .map_or(LinkState::Unwritten, |known| LinkState::Written(known.link)),
+                        vouched: None,
+                        known_end: known.map(|known| KnownEnd {
+                            offset: known.frames_end,
+                            next_lsn: known.next_lsn,
+                        }),
+                    });
                 }
                 (Some(name), None) if !in_quarantine => return Err(RecoveryError::NotAFile(name)),
                 _ => files.strays.push(listed.name.clone()),
             }
         }
         files.segments.sort_by_key(|file| file.segment);
+        files.unfinished.sort();
         files.strays.sort();
         Ok(files)
     }
@@ -240,8 +254,27 @@ impl Files {
         }
     }
 
+    /// What an earlier look found is forgotten: everything is to be read.
+    pub(super) fn forget(&mut self) {
+        for file in &mut self.segments {
+            (file.header, file.link, file.known_end) = (None, LinkState::Unwritten, None);
+        }
+    }
+
+    /// The footer of the segment before this one, if it is to be read: an earlier look has not
+    /// found it where this one says that it is.
+    pub(super) fn footer_to_read(&mut self, index: usize) -> Option<Footer> {
+        let footer = self.footer_before(index)?;
+        let before = &mut self.segments[index - 1];
+        if before.known_end != Some(footer.end) {
+            return Some(footer);
+        }
+        before.vouched = Some(footer.end);
+        None
+    }
+
     /// The footer of the segment before this one. `None`: this one does not say where it is.
-    pub(super) fn footer_before(&self, index: usize) -> Option<Footer> {
+    fn footer_before(&self, index: usize) -> Option<Footer> {
         let (before, after) = (self.segments.get(index.checked_sub(1)?)?, &self.segments[index]);
         let end = known_end(before.segment, after.link)?;
         let (identity, LinkState::Written(link)) = (before.identity()?, before.link) else {

@@ -6,6 +6,7 @@
 pub mod checksum;
 pub mod frame;
 pub mod header;
+pub mod known;
 pub mod manifest;
 pub mod name;
 pub mod seal;

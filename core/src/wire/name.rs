@@ -14,6 +14,10 @@ use core::fmt;
 /// The folder, inside the log's, that recovery moves damaged bytes to.
 pub const QUARANTINE: &str = "quarantine";
 
+/// The file in which a host may keep what it has found of sealed segments. It is no part of the
+/// log.
+pub const CATALOG: &str = "CATALOG";
+
 /// A file of the log, whatever it is called at the moment.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum FileId {
@@ -154,6 +158,7 @@ mod tests {
             "+0000000000000000007.wal",
             "99999999999999999999.wal",
             "LOCK",
+            CATALOG,
         ] {
             assert_eq!(FileName::parse(stray, false), None, "{stray}");
         }

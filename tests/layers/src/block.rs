@@ -204,8 +204,8 @@ struct Glue {
 impl Glue {
     fn about(&self, node: u64) -> Option<About> {
         match node {
-            ROOT => Some(About { node, is_folder: true, bytes: 0 }),
-            NODE => Some(About { node, is_folder: false, bytes: self.bytes }),
+            ROOT => Some(About { node, is_folder: true, bytes: 0, changed: 0 }),
+            NODE => Some(About { node, is_folder: false, bytes: self.bytes, changed: 0 }),
             _ => None,
         }
     }

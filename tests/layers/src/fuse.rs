@@ -342,7 +342,7 @@ pub(crate) const NOT_CACHED: Duration = Duration::ZERO;
 
 /// What the kernel is told of a file or folder.
 pub(crate) fn attributes(about: About) -> FileAttr {
-    let time: SystemTime = UNIX_EPOCH;
+    let time: SystemTime = UNIX_EPOCH + Duration::from_secs(about.changed);
     FileAttr {
         ino: INodeNo(about.node),
         size: about.bytes,

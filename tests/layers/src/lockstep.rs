@@ -148,11 +148,10 @@ impl Files {
                 let about = entry.metadata()?;
                 if name != QUARANTINE {
                     let bytes = about.is_file().then_some(about.len());
-                    names.push(Listed { folder, name, bytes });
+                    names.push(Listed::new(folder, name, bytes));
                 }
             }
         }
-        names.sort();
         Ok(names)
     }
 }

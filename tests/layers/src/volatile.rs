@@ -54,6 +54,8 @@ struct File {
     changes: Vec<Change>,
     /// What a read sees.
     content: Vec<u8>,
+    /// See [`About::changed`].
+    changed: u64,
 }
 
 type Names = BTreeMap<OsString, u64>;
@@ -91,6 +93,9 @@ pub struct About {
     pub is_folder: bool,
     /// Its length in bytes.
     pub bytes: u64,
+    /// When a file or its name was last changed: how many changes there had been in the tree. The
+    /// device knows it before the change itself, and does not forget it.
+    pub changed: u64,
 }
 
 /// The tree.
@@ -99,6 +104,8 @@ pub struct Tree {
     nodes: BTreeMap<u64, Node>,
     name_changes: Vec<NameChange>,
     next: u64,
+    /// How many changes of files and of their names there have been.
+    changes: u64,
     /// How many bytes there is room for; `None`: as many as you like.
     pub capacity_bytes: Option<u64>,
 }
@@ -110,6 +117,7 @@ impl Default for Tree {
             nodes: BTreeMap::from([(ROOT, root)]),
             name_changes: Vec::new(),
             next: ROOT + 1,
+            changes: 0,
             capacity_bytes: None,
         }
     }
@@ -166,11 +174,11 @@ impl Tree {
     /// # Errors
     /// `ENOENT`.
     pub fn about(&self, node: u64) -> Result<About, Errno> {
-        let (is_folder, bytes) = match self.nodes.get(&node).ok_or(ENOENT)? {
-            Node::File(file) => (false, file.content.len() as u64),
-            Node::Folder(_) => (true, 0),
+        let (is_folder, bytes, changed) = match self.nodes.get(&node).ok_or(ENOENT)? {
+            Node::File(file) => (false, file.content.len() as u64, file.changed),
+            Node::Folder(_) => (true, 0, 0),
         };
-        Ok(About { node, is_folder, bytes })
+        Ok(About { node, is_folder, bytes, changed })
     }
 
     /// The names in a folder, sorted.
@@ -238,6 +246,11 @@ impl Tree {
         self.folder(from.0)?.names.remove(from.1);
         let (from, to) = ((from.0, from.1.to_owned()), (to.0, to.1.to_owned()));
         self.name_changes.push(NameChange::Move(from, to, moved.node));
+        self.changes += 1;
+        let now = self.changes;
+        if let Ok(file) = self.file(moved.node) {
+            file.changed = now;
+        }
         Ok(())
     }
 
@@ -285,9 +298,12 @@ impl Tree {
     }
 
     fn change(&mut self, node: u64, change: Change) -> Result<(), Errno> {
+        self.changes += 1;
+        let now = self.changes;
         let file = self.file(node)?;
         apply(&mut file.content, &change);
         file.changes.push(change);
+        file.changed = now;
         Ok(())
     }
 

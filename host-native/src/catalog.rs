@@ -1,0 +1,269 @@
+//! The catalog: what was found of sealed segments, kept in a file beside them, so that an opening
+//! reads nothing of those whose files are as they were.
+//!
+//! Whether one is, its stamp says: the file's number, its length, and when its content and what the
+//! file system says of it changed last. Whoever writes to a file, puts another in its place, or
+//! copies the folder changes that, and the segment is read again.
+//!
+//! It is no part of the log. Nobody syncs it; whoever loses or spoils it pays with one opening that
+//! reads all headers and footers. Entries are of one length, each with its checksum:
+//!
+//! ```text
+//!  offset  bytes
+//!       0    128  the segment's header
+//!     128      8  where its frames end
+//!     136      8  the LSN after its last
+//!     144     32  the stamp
+//!     176      4  CRC32C of bytes 0 to 175
+//! ```
+//!
+//! Those of segments that have gone are left out when they have become many.
+
+use crate::dir::{Access, Dir};
+use crate::sys;
+use cap_std::fs::Metadata;
+use seawall_core::batch::Buffer;
+use seawall_core::command::Listed;
+use seawall_core::id::SegmentId;
+use seawall_core::log::{Log, SegmentInfo};
+use seawall_core::recover::{footer_place, known};
+use seawall_core::wire::header::HEADER_BYTES;
+use seawall_core::wire::known::{KNOWN_BYTES, Known};
+use seawall_core::wire::name::{FileId, FileName};
+use std::io;
+
+const STAMP_AT: usize = KNOWN_BYTES;
+const CHECKSUM_AT: usize = STAMP_AT + STAMP_BYTES;
+const ENTRY_BYTES: usize = CHECKSUM_AT + 4;
+
+/// A longer file is none of ours, or of more segments than anybody has.
+const CATALOG_BYTES_MAX: u64 = 64 << 20;
+
+/// So many segments are looked at in a row.
+const SEGMENTS_MAX: usize = 64;
+
+/// What a file system says of a file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Stamp([u8; STAMP_BYTES]);
+
+const STAMP_BYTES: usize = 32;
+
+impl Stamp {
+    /// `None`: nothing that would change with the file is known of it.
+    #[cfg(unix)]
+    pub(crate) fn of(metadata: &Metadata) -> Option<Self> {
+        use cap_std::fs::MetadataExt as _;
+        let nanoseconds = |seconds: i64, rest: i64| {
+            seconds.wrapping_mul(1_000_000_000).wrapping_add(rest).cast_unsigned()
+        };
+        let changed = nanoseconds(metadata.ctime(), metadata.ctime_nsec());
+        let modified = nanoseconds(metadata.mtime(), metadata.mtime_nsec());
+        let mut bytes = [0; STAMP_BYTES];
+        let numbers = [metadata.ino(), metadata.len(), modified, changed];
+        for (place, number) in bytes.as_chunks_mut::<8>().0.iter_mut().zip(numbers) {
+            *place = number.to_le_bytes();
+        }
+        (metadata.ino() != 0 && changed != 0).then_some(Self(bytes))
+    }
+
+    /// The platform tells no file from another.
+    #[cfg(not(unix))]
+    pub(crate) fn of(_metadata: &Metadata) -> Option<Self> {
+        None
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    known: Known,
+    stamp: Stamp,
+}
+
+impl Entry {
+    fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let mut bytes = [0; ENTRY_BYTES];
+        bytes[..STAMP_AT].copy_from_slice(&self.known.encode(crc32c::crc32c_append));
+        bytes[STAMP_AT..CHECKSUM_AT].copy_from_slice(&self.stamp.0);
+        let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
+        bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
+        bytes
+    }
+
+    fn parse(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
+        let (content, checksum) = bytes.split_last_chunk()?;
+        let (known, stamp) = content.split_first_chunk()?;
+        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+            return None;
+        }
+        let known = Known::parse(known, crc32c::crc32c_append)?;
+        Some(Self { known, stamp: Stamp(*stamp.first_chunk()?) })
+    }
+}
+
+/// What the file says.
+#[derive(Debug, Default)]
+pub(crate) struct Catalog {
+    /// By segment.
+    entries: Vec<Entry>,
+    /// How many entries the file has, good or not.
+    in_file: usize,
+}
+
+impl Catalog {
+    /// Reads the file. Where there is none, or it cannot be read, nothing is known.
+    pub(crate) fn read(dir: &Dir) -> Self {
+        let Ok(file) = dir.open_catalog(Access::Read) else { return Self::default() };
+        let bytes = file.metadata().map_or(0, |metadata| metadata.len());
+        let mut content = match usize::try_from(bytes) {
+            Ok(bytes_there) if bytes <= CATALOG_BYTES_MAX => vec![0; bytes_there],
+            _ => return Self { in_file: usize::MAX, ..Self::default() },
+        };
+        let read = sys::read_at(&file, &mut content, 0).unwrap_or(0);
+        let (entries, _) = content[..read].as_chunks();
+        let in_file = entries.len();
+        let mut entries: Vec<_> = entries.iter().filter_map(Entry::parse).collect();
+        entries.sort_by_key(|entry| entry.known.segment());
+        Self { entries, in_file }
+    }
+
+    /// What is known of a segment's file that has this stamp.
+    pub(crate) fn known(&self, name: &str, stamp: Option<Stamp>) -> Option<Box<Known>> {
+        let FileId::Segment(segment) = FileName::parse(name, false)?.file else { return None };
+        let entry = self.of(segment).find(|entry| Some(entry.stamp) == stamp)?;
+        Some(Box::new(entry.known))
+    }
+
+    /// The entries of a segment: there are several if its file has changed.
+    fn of(&self, segment: SegmentId) -> impl Iterator<Item = &Entry> {
+        let first = self.entries.partition_point(|entry| entry.known.segment() < segment);
+        self.entries[first..].iter().take_while(move |entry| entry.known.segment() == segment)
+    }
+}
+
+/// Keeps the catalog while a log is open.
+#[derive(Debug, Default)]
+pub(crate) struct Keeper {
+    catalog: Catalog,
+    /// The segments that were known when the log was opened, in order.
+    known: Vec<SegmentId>,
+    /// The last segment that was looked at.
+    seen: SegmentId,
+    has_failed: bool,
+}
+
+impl Keeper {
+    /// What is in the catalog, and of that what is still so.
+    pub(crate) fn new(catalog: Catalog, names: &[Listed]) -> Self {
+        let mut known: Vec<_> =
+            names.iter().filter_map(|listed| Some(listed.known.as_ref()?.segment())).collect();
+        known.sort_unstable();
+        Self { catalog, known, ..Self::default() }
+    }
+
+    /// Segments to look at next.
+    pub(crate) fn due<B: Buffer>(&self, log: &Log<B>) -> Vec<SegmentInfo> {
+        let room = if self.has_failed { 0 } else { SEGMENTS_MAX };
+        log.sealed_after(self.seen).take(room).collect()
+    }
+
+    /// Looks at segments and notes what is found.
+    ///
+    /// # Errors
+    /// When it cannot be noted. No more is tried then.
+    pub(crate) fn look_at(&mut self, dir: &Dir, due: &[SegmentInfo]) -> io::Result<()> {
+        let is_new = |info: &&SegmentInfo| self.known.binary_search(&info.segment).is_err();
+        let found: Vec<u8> = due
+            .iter()
+            .filter(is_new)
+            // What cannot be read now a recovery reads, and tells.
+            .filter_map(|info| look(dir, info).ok()?)
+            .flat_map(|entry| entry.encode())
+            .collect();
+        self.seen = due.last().map_or(self.seen, |info| info.segment);
+        let noted = self.note(dir, &found);
+        self.has_failed = noted.is_err();
+        if due.len() < SEGMENTS_MAX {
+            // Those that there were have been passed.
+            (self.catalog, self.known) = Default::default();
+        }
+        noted
+    }
+
+    fn note(&mut self, dir: &Dir, found: &[u8]) -> io::Result<()> {
+        let is_long = self.catalog.in_file > 2 * self.known.len() + SEGMENTS_MAX;
+        if found.is_empty() && !is_long {
+            return Ok(());
+        }
+        let file = dir.open_catalog(Access::ReadWrite)?;
+        let mut end = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+        if is_long {
+            self.catalog.in_file = 0;
+            let is_known =
+                |entry: &&Entry| self.known.binary_search(&entry.known.segment()).is_ok();
+            let kept = self.catalog.entries.iter().filter(is_known);
+            let kept: Vec<u8> = kept.flat_map(Entry::encode).collect();
+            file.set_len(0)?;
+            sys::write_all_at(&file, &kept, 0)?;
+            end = kept.len() as u64;
+        }
+        sys::write_all_at(&file, found, end)
+    }
+}
+
+/// Reads what a recovery would. `None`: that is not as it should be.
+fn look(dir: &Dir, info: &SegmentInfo) -> io::Result<Option<Entry>> {
+    let Some((offset, bytes_max)) = footer_place(info) else { return Ok(None) };
+    let file = dir.open(FileId::Segment(info.segment).name(), Access::Read)?;
+    // Before what it holds: if that changes meanwhile, so does the stamp.
+    let metadata = Metadata::from_file(&file)?;
+    let mut header = [0; HEADER_BYTES];
+    sys::read_at(&file, &mut header, 0)?;
+    let bytes = metadata.len().saturating_sub(offset).min(bytes_max);
+    let mut footer = vec![0; usize::try_from(bytes).unwrap_or(0)];
+    let read = sys::read_at(&file, &mut footer, offset)?;
+    let found = known(info, &header, &footer[..read], crc32c::crc32c_append);
+    Ok(found.zip(Stamp::of(&metadata)).map(|(known, stamp)| Entry { known, stamp }))
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use crate::blocking::Wal;
+    use crate::{Record, WalConfig};
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    #[test]
+    fn what_is_known_is_of_one_file_as_it_was() {
+        let temp = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
+        for _ in 0..3 {
+            wal.append(&Record::put(b"key", b"value")).unwrap();
+            wal.rotate().unwrap();
+        }
+        drop(wal);
+        let dir = Dir::open_path(temp.path(), false).unwrap();
+        let catalog = Catalog::read(&dir);
+        let name = |number| FileId::Segment(SegmentId::new(number)).to_string();
+        let stamp = |number| {
+            let file = File::open(temp.path().join(name(number))).unwrap();
+            Stamp::of(&Metadata::from_file(&file).unwrap())
+        };
+        let known = |number| catalog.known(&name(number), stamp(number));
+        for number in 1..=3 {
+            assert_eq!(known(number).unwrap().segment(), SegmentId::new(number));
+        }
+        assert_eq!(known(4), None, "it has not ended");
+        assert_eq!(catalog.known(&name(1), stamp(2)), None);
+        assert_eq!(catalog.known(&name(1), None), None);
+        assert_eq!(catalog.known("MANIFEST", stamp(1)), None);
+        let file = File::options().write(true).open(temp.path().join(name(2))).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(known(2), None, "it was touched");
+        let old = file.metadata().unwrap().len();
+        file.set_len(old + 1).unwrap();
+        file.set_len(old).unwrap();
+        assert_eq!(known(2), None, "nothing brings it back");
+        assert!(known(1).is_some() && known(3).is_some());
+    }
+}
