@@ -341,10 +341,11 @@ impl<'a> Pieces<'a> {
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
+    use super::*;
     use crate::blocking::Wal;
+    use crate::dir::Dir;
     use crate::execute::{Call, Fault, Interpose};
-    use crate::{Level, Record, WalConfig, inspect, sys};
-    use std::fs::File;
+    use crate::{Level, Record, inspect};
     use std::os::unix::fs::FileExt;
     use std::sync::Arc;
 
@@ -354,6 +355,34 @@ mod tests {
     impl Interpose for Nothing {
         fn before(&self, _call: &Call) -> Option<Fault> {
             None
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_memory_is_read_as_it_is() {
+        // Beside this program: where temporary files go may be memory, which cannot be evicted.
+        let program = std::env::current_exe().unwrap();
+        let temp = tempfile::tempdir_in(program.parent().unwrap()).unwrap();
+        let path = temp.path().join(FileId::Segment(SegmentId::FIRST).to_string());
+        let mut content: Vec<u8> = (0..600_000_u32).map(|byte| byte.to_le_bytes()[1] | 1).collect();
+        content[200_000..400_000].fill(0);
+        std::fs::write(&path, &content).unwrap();
+        let config = WalConfig::in_dir(temp.path());
+        let dir = Dir::open_path(temp.path(), false).unwrap();
+        let executor = Executor::new(dir, true, &config);
+        let file = File::open(&path).unwrap();
+        for piece_bytes in [4_096, 50_001, 65_536, 1 << 20] {
+            file.sync_all().unwrap();
+            sys::evict(&file);
+            let memory = sys::Aligned::new(0);
+            let mut pieces = Pieces::new(&executor, SegmentId::FIRST, memory).unwrap();
+            let (mut buffer, mut offset) = (vec![1; piece_bytes], 128);
+            while offset < content.len() {
+                let got = pieces.read(&mut buffer, offset as u64).unwrap();
+                assert!(buffer[..got] == content[offset..][..got], "{piece_bytes} at {offset}");
+                assert!(got == piece_bytes || offset + got == content.len());
+                offset += got;
+            }
         }
     }
 

@@ -204,7 +204,7 @@ impl Dir {
         let mut options = OpenOptions::new();
         let writes = access == Access::ReadWrite;
         options.read(true).write(writes).create(writes);
-        no_follow(&mut options, 0);
+        no_follow(&mut options, NO_WAIT);
         let file = self.folder.open_with(CATALOG, &options)?.into_std();
         if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
     }
@@ -369,6 +369,12 @@ fn sync_parent(_path: &Path) -> io::Result<()> {
 const DIRECT: Option<i32> = Some(libc::O_DIRECT);
 #[cfg(not(target_os = "linux"))]
 const DIRECT: Option<i32> = None;
+
+/// Whoever opens a pipe, where a file should be, waits for nobody to write to it.
+#[cfg(unix)]
+const NO_WAIT: i32 = libc::O_NONBLOCK;
+#[cfg(not(unix))]
+const NO_WAIT: i32 = 0;
 
 #[cfg(unix)]
 fn no_follow(options: &mut OpenOptions, flags: i32) {

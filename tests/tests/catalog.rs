@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -235,6 +236,11 @@ fn a_spoiled_catalog_costs_an_opening_that_reads_and_nothing_else() {
     symlink(&outside, catalog(dir)).unwrap();
     opens("a link to it", &everything);
     assert_eq!(fs::read(&outside).unwrap(), good, "nothing is written through a link");
+
+    fs::remove_file(catalog(dir)).unwrap();
+    let made = Command::new("mkfifo").arg(catalog(dir)).status().unwrap();
+    assert!(made.success());
+    opens("a pipe that nobody writes to", &everything);
 }
 
 #[derive(Default)]

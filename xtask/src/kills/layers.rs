@@ -3,6 +3,7 @@
 use super::bug::Bug;
 use crate::{run, schedules};
 use std::fs;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -211,12 +212,15 @@ impl Workshop {
     }
 
     /// Where tests put their files: in memory where there is such a folder. No test cuts the power
-    /// of the machine, and a sync costs nothing there.
+    /// of the machine, and a sync costs nothing there. The same for every run in this checkout, so
+    /// that the next one clears away what one that was ended has left.
     fn temp(&self) -> PathBuf {
         let memory = Path::new("/dev/shm");
         let number = self.home.file_name().unwrap_or_default().to_string_lossy();
         if memory.is_dir() {
-            memory.join(format!("seawall-kills-{}-{number}", std::process::id()))
+            let mut checkout = DefaultHasher::new();
+            self.root.hash(&mut checkout);
+            memory.join(format!("seawall-kills-{:016x}-{number}", checkout.finish()))
         } else {
             self.home.join("temp")
         }
