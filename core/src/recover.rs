@@ -23,6 +23,7 @@ use crate::id::{LogId, Lsn, Position, SegmentId, Time};
 use crate::log::{ActiveSegment, Beginning, Log, SegmentInfo};
 use crate::wire::frame::HEAD_BYTES_MAX;
 use crate::wire::header::{HEADER_BYTES, Identity, Link};
+use crate::wire::known::Known;
 use crate::wire::manifest::{MANIFEST_BYTES, Manifest, ManifestState};
 use crate::wire::name::{FileId, FileName};
 use act::Acts;
@@ -31,7 +32,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
 use footer::{FOOTER_LOOK_BYTES, Footer, FooterState};
-pub use footer::{footer_place, known};
+pub use footer::{footer_place, is_still, known};
 use verdict::{Files, Judged, Kept};
 use walk::Walk;
 
@@ -290,6 +291,7 @@ pub struct Recovery<B> {
     manifest: Option<Manifest>,
     files: Files,
     judged: Option<Judged>,
+    read_whole: Vec<Known>,
     bytes_read: u64,
 }
 
@@ -342,6 +344,7 @@ impl<B: Buffer> Recovery<B> {
             manifest: None,
             files: Files::default(),
             judged: None,
+            read_whole: Vec::new(),
             bytes_read: 0,
         }
     }
@@ -543,6 +546,7 @@ impl<B: Buffer> Recovery<B> {
                 return;
             }
         };
+        self.read_whole = walk.read_whole();
         let is_rebuilt = self.manifest.is_none();
         let judged = walk.judge(&self.config, &self.files, is_rebuilt);
         let refuses = self.config.recovery == crate::config::RecoveryPolicy::Strict;
@@ -553,6 +557,12 @@ impl<B: Buffer> Recovery<B> {
             self.begin_acts(judged.acts.clone());
         }
         self.judged = Some(judged);
+    }
+
+    /// What is known now of segments that have ended and of which every frame was looked at, as it
+    /// is done where a truncation has left no footer. A host may keep it, as what [`known`] gives.
+    pub fn take_read_whole(&mut self) -> Vec<Known> {
+        core::mem::take(&mut self.read_whole)
     }
 
     /// The log, ready for appends, and the report.

@@ -26,7 +26,7 @@ use seawall_core::batch::Buffer;
 use seawall_core::command::Listed;
 use seawall_core::id::SegmentId;
 use seawall_core::log::{Log, SegmentInfo};
-use seawall_core::recover::{footer_place, known};
+use seawall_core::recover::{footer_place, is_still, known};
 use seawall_core::wire::header::HEADER_BYTES;
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::name::{FileId, FileName};
@@ -107,6 +107,8 @@ pub(crate) struct Catalog {
     entries: Vec<Entry>,
     /// How many entries the file has, good or not.
     in_file: usize,
+    /// The stamps of the segments that there are.
+    stamps: Vec<(SegmentId, Stamp)>,
 }
 
 impl Catalog {
@@ -120,16 +122,21 @@ impl Catalog {
         };
         let read = sys::read_at(&file, &mut content, 0).unwrap_or(0);
         let (entries, _) = content[..read].as_chunks();
-        let in_file = entries.len();
+        let (in_file, stamps) = (entries.len(), Vec::new());
         let mut entries: Vec<_> = entries.iter().filter_map(Entry::parse).collect();
         entries.sort_by_key(|entry| entry.known.segment());
-        Self { entries, in_file }
+        Self { entries, in_file, stamps }
     }
 
     /// What is known of a segment's file that has this stamp.
-    pub(crate) fn known(&self, name: &str, stamp: Option<Stamp>) -> Option<Box<Known>> {
-        let FileId::Segment(segment) = FileName::parse(name, false)?.file else { return None };
-        let entry = self.of(segment).find(|entry| Some(entry.stamp) == stamp)?;
+    pub(crate) fn known(&mut self, name: &str, stamp: Option<Stamp>) -> Option<Box<Known>> {
+        let (name, stamp) = (FileName::parse(name, false)?, stamp?);
+        let FileId::Segment(segment) = name.file else { return None };
+        if !name.is_new {
+            self.stamps.push((segment, stamp));
+        }
+        // What was noted last: the log may end the segment elsewhere than it did.
+        let entry = self.of(segment).filter(|entry| entry.stamp == stamp).last()?;
         Some(Box::new(entry.known))
     }
 
@@ -144,8 +151,10 @@ impl Catalog {
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     catalog: Catalog,
-    /// The segments that were known when the log was opened, in order.
-    known: Vec<SegmentId>,
+    /// What was known when the log was opened, by segment.
+    known: Vec<Known>,
+    /// Segments that opening the log has read to their end.
+    read_whole: Vec<Known>,
     /// The last segment that was looked at.
     seen: SegmentId,
     has_failed: bool,
@@ -155,9 +164,26 @@ impl Keeper {
     /// What is in the catalog, and of that what is still so.
     pub(crate) fn new(catalog: Catalog, names: &[Listed]) -> Self {
         let mut known: Vec<_> =
-            names.iter().filter_map(|listed| Some(listed.known.as_ref()?.segment())).collect();
-        known.sort_unstable();
+            names.iter().filter_map(|listed| listed.known.as_deref().copied()).collect();
+        known.sort_by_key(Known::segment);
         Self { catalog, known, ..Self::default() }
+    }
+
+    /// Opening the log has read these segments to their end.
+    pub(crate) fn have_read(&mut self, read_whole: Vec<Known>) {
+        self.read_whole = read_whole;
+    }
+
+    fn known_of(&self, segment: SegmentId) -> Option<&Known> {
+        let at = self.known.binary_search_by_key(&segment, Known::segment).ok()?;
+        self.known.get(at)
+    }
+
+    /// What a segment's file held that was read to its end. It had this stamp before.
+    fn whole(&self, info: &SegmentInfo) -> Option<Entry> {
+        let known = *self.read_whole.iter().find(|known| is_still(known, info))?;
+        let (_, stamp) = *self.catalog.stamps.iter().find(|(of, _)| *of == info.segment)?;
+        Some(Entry { known, stamp })
     }
 
     /// Segments to look at next.
@@ -171,12 +197,14 @@ impl Keeper {
     /// # Errors
     /// When it cannot be noted. No more is tried then.
     pub(crate) fn look_at(&mut self, dir: &Dir, due: &[SegmentInfo]) -> io::Result<()> {
-        let is_new = |info: &&SegmentInfo| self.known.binary_search(&info.segment).is_err();
+        let is_new = |info: &&SegmentInfo| {
+            !self.known_of(info.segment).is_some_and(|known| is_still(known, info))
+        };
         let found: Vec<u8> = due
             .iter()
             .filter(is_new)
             // What cannot be read now a recovery reads, and tells.
-            .filter_map(|info| look(dir, info).ok()?)
+            .filter_map(|info| look(dir, info).ok().flatten().or_else(|| self.whole(info)))
             .flat_map(|entry| entry.encode())
             .collect();
         self.seen = due.last().map_or(self.seen, |info| info.segment);
@@ -184,7 +212,7 @@ impl Keeper {
         self.has_failed = noted.is_err();
         if due.len() < SEGMENTS_MAX {
             // Those that there were have been passed.
-            (self.catalog, self.known) = Default::default();
+            (self.catalog, self.known, self.read_whole) = Default::default();
         }
         noted
     }
@@ -198,8 +226,7 @@ impl Keeper {
         let mut end = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
         if is_long {
             self.catalog.in_file = 0;
-            let is_known =
-                |entry: &&Entry| self.known.binary_search(&entry.known.segment()).is_ok();
+            let is_known = |entry: &&Entry| self.known_of(entry.known.segment()).is_some();
             let kept = self.catalog.entries.iter().filter(is_known);
             let kept: Vec<u8> = kept.flat_map(Entry::encode).collect();
             file.set_len(0)?;
@@ -243,20 +270,17 @@ mod tests {
         }
         drop(wal);
         let dir = Dir::open_path(temp.path(), false).unwrap();
-        let catalog = Catalog::read(&dir);
+        let mut catalog = Catalog::read(&dir);
         let name = |number| FileId::Segment(SegmentId::new(number)).to_string();
         let stamp = |number| {
             let file = File::open(temp.path().join(name(number))).unwrap();
             Stamp::of(&Metadata::from_file(&file).unwrap())
         };
-        let known = |number| catalog.known(&name(number), stamp(number));
+        let mut known = |number| catalog.known(&name(number), stamp(number));
         for number in 1..=3 {
             assert_eq!(known(number).unwrap().segment(), SegmentId::new(number));
         }
         assert_eq!(known(4), None, "it has not ended");
-        assert_eq!(catalog.known(&name(1), stamp(2)), None);
-        assert_eq!(catalog.known(&name(1), None), None);
-        assert_eq!(catalog.known("MANIFEST", stamp(1)), None);
         let file = File::options().write(true).open(temp.path().join(name(2))).unwrap();
         file.set_modified(SystemTime::UNIX_EPOCH).unwrap();
         assert_eq!(known(2), None, "it was touched");
@@ -265,5 +289,8 @@ mod tests {
         file.set_len(old).unwrap();
         assert_eq!(known(2), None, "nothing brings it back");
         assert!(known(1).is_some() && known(3).is_some());
+        assert_eq!(catalog.known(&name(1), stamp(2)), None);
+        assert_eq!(catalog.known(&name(1), None), None);
+        assert_eq!(catalog.known("MANIFEST", stamp(1)), None);
     }
 }

@@ -1228,6 +1228,7 @@ fn recover(
     config: &WalConfig,
 ) -> Result<(Log<Memory>, seawall_core::recover::Report), Error> {
     ahead::run(&mut recovery, executor, config);
+    executor.keeper().have_read(recovery.take_read_whole());
     let failed = |error| Error::Recovery { dir: PathBuf::from(&config.dir), error };
     recovery.finish().map_err(failed)
 }

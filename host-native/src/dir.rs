@@ -145,7 +145,7 @@ impl Dir {
 
     /// The names in the folder and in `quarantine/`, sorted, how long files are, and what the
     /// catalog knows of them.
-    pub(crate) fn list(&self, catalog: &Catalog) -> io::Result<Vec<Listed>> {
+    pub(crate) fn list(&self, catalog: &mut Catalog) -> io::Result<Vec<Listed>> {
         self.entries(Some(catalog))
     }
 
@@ -156,9 +156,9 @@ impl Dir {
     }
 
     /// Without a catalog no file is asked for anything.
-    fn entries(&self, catalog: Option<&Catalog>) -> io::Result<Vec<Listed>> {
+    fn entries(&self, mut catalog: Option<&mut Catalog>) -> io::Result<Vec<Listed>> {
         let mut names = Vec::new();
-        list_folder(&self.folder, Folder::Log, catalog, &mut names)?;
+        list_folder(&self.folder, Folder::Log, catalog.as_deref_mut(), &mut names)?;
         match self.has_quarantine() {
             Ok(true) => {
                 let quarantine = self.folder.open_dir(QUARANTINE)?;
@@ -394,7 +394,7 @@ fn no_follow(options: &mut OpenOptions, _flags: i32) {
 fn look_at(
     entry: &DirEntry,
     name: &str,
-    catalog: &Catalog,
+    catalog: &mut Catalog,
 ) -> io::Result<(Option<u64>, Option<Box<Known>>)> {
     if !entry.file_type()?.is_file() {
         return Ok((None, None));
@@ -406,7 +406,7 @@ fn look_at(
 fn list_folder(
     dir: &CapDir,
     folder: Folder,
-    catalog: Option<&Catalog>,
+    mut catalog: Option<&mut Catalog>,
     names: &mut Vec<Listed>,
 ) -> io::Result<()> {
     for entry in dir.entries()? {
@@ -415,7 +415,11 @@ fn list_folder(
         if folder == Folder::Log && [LOCK, CATALOG, QUARANTINE].contains(&name.as_str()) {
             continue;
         }
-        match catalog.map_or(Ok((None, None)), |catalog| look_at(&entry, &name, catalog)) {
+        let looked = match &mut catalog {
+            Some(catalog) => look_at(&entry, &name, catalog),
+            None => Ok((None, None)),
+        };
+        match looked {
             Ok((bytes, known)) => names.push(Listed { folder, name, bytes, known }),
             // It has gone since: somebody deletes segments while we look.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -444,7 +448,7 @@ mod tests {
     }
 
     fn listed(dir: &Dir) -> Vec<(Folder, String, Option<u64>)> {
-        let names = dir.list(&Catalog::default()).unwrap();
+        let names = dir.list(&mut Catalog::default()).unwrap();
         names.into_iter().map(|listed| (listed.folder, listed.name, listed.bytes)).collect()
     }
 

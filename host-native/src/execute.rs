@@ -326,8 +326,8 @@ impl Executor {
     }
 
     fn list(&self) -> io::Result<Vec<Listed>> {
-        let catalog = Catalog::read(&self.dir);
-        let names = self.dir.list(&catalog)?;
+        let mut catalog = Catalog::read(&self.dir);
+        let names = self.dir.list(&mut catalog)?;
         if !self.is_read_only {
             *self.keeper() = Keeper::new(catalog, &names);
         }
@@ -339,7 +339,7 @@ impl Executor {
         std::mem::take(&mut *self.keeper())
     }
 
-    fn keeper(&self) -> MutexGuard<'_, Keeper> {
+    pub(crate) fn keeper(&self) -> MutexGuard<'_, Keeper> {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

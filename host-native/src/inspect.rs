@@ -330,7 +330,7 @@ struct Segment {
 pub fn frames(config: &WalConfig) -> Result<Frames, Error> {
     let config = WalConfig { create: false, ..config.clone() };
     let dir = crate::blocking::open_dir(&config)?;
-    let names = dir.list(&Catalog::default()).map_err(Error::io("list the log's folder"))?;
+    let names = dir.list(&mut Catalog::default()).map_err(Error::io("list the log's folder"))?;
     let segments = names.iter().filter_map(|listed| {
         let name = FileName::parse(&listed.name, false)?;
         match (name.file, listed.bytes) {

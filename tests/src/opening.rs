@@ -3,17 +3,19 @@
 use crate::disk::{Disk, Fault, Memory};
 use crate::ensure;
 use crate::oracle::{Oracle, Verdict, broken};
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
-use seawall_core::command::Command;
+use seawall_core::command::{Command, Folder, Listed};
 use seawall_core::config::Config;
 use seawall_core::cursor::{Cursor, Step};
 use seawall_core::id::{LogId, SegmentId, Time};
 use seawall_core::log::{Log, SegmentInfo};
 use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
 use seawall_core::wire::checksum::Crc32cFn;
-use seawall_core::wire::name::FileId;
+use seawall_core::wire::known::Known;
+use seawall_core::wire::name::{FileId, FileName};
 
 /// A log and what its recovery says.
 pub type Opened = (Log<Memory>, Report);
@@ -59,25 +61,57 @@ pub fn recover(
     Some(recovery.finish())
 }
 
-/// A recovery finds the same whether or not it is told what an earlier look has found.
+/// A recovery finds the same whether or not it is told what an earlier look has found: in headers
+/// and footers, and also in all frames of a segment.
 ///
 /// # Errors
 /// What differs.
 pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
-    let look = |knows| {
+    let look = |knows, whole: &[Known]| {
         let mut disk = disk.clone();
         disk.knows = knows;
         let mut recovery = Recovery::<Memory>::new(start(config, 7, 7), Mode::Inspect);
         while let Some(command) = recovery.poll_command() {
-            recovery.complete(disk.execute(command, None));
+            recovery.complete(match command {
+                Command::List(list) => list.done(Ok(with_known(disk.list(), whole))),
+                command => disk.execute(command, None),
+            });
         }
-        recovery
-            .finish_inspection()
-            .map(|(view, report)| (view.segments, view.end, Report { bytes_read: 0, ..report }))
+        let whole = recovery.take_read_whole();
+        let found = recovery.finish_inspection();
+        (found.map(|(view, report)| (view.segments, view.end, report)), whole)
     };
-    let (told, untold) = (look(Some(config.crc)), look(None));
-    ensure!(told == untold, 8, "{told:?} where it was told, {untold:?} where it was not");
+    let about = |mut report: Report, reads_less: bool| {
+        report.bytes_read = 0;
+        if reads_less {
+            (report.segments_scanned, report.last_frame) = (0, None);
+        }
+        report
+    };
+    let (untold, whole) = look(None, &[]);
+    for whole in [&[][..], &whole] {
+        // What was durable is told by the first frame that says so, and fewer are read.
+        if matches!(&untold, Ok((.., report)) if report.is_damaged()) && !whole.is_empty() {
+            continue;
+        }
+        let told = look(Some(config.crc), whole).0;
+        let [told, untold] = [told, untold.clone()].map(|found| {
+            found.map(|(segments, end, report)| (segments, end, about(report, !whole.is_empty())))
+        });
+        ensure!(told == untold, 8, "{told:?} where it was told, {untold:?} where it was not");
+    }
     Ok(())
+}
+
+fn with_known(mut names: Vec<Listed>, known: &[Known]) -> Vec<Listed> {
+    for listed in names.iter_mut().filter(|listed| listed.folder == Folder::Log) {
+        let name = FileName::parse(&listed.name, false);
+        let of = |known: &&Known| name == Some(FileId::Segment(known.segment()).name());
+        if let Some(known) = known.iter().find(of) {
+            listed.known = Some(Box::new(*known));
+        }
+    }
+    names
 }
 
 /// How reading a log ended.
@@ -170,6 +204,11 @@ pub fn check(
     let first = log.first_lsn().get();
     ensure!(last == log.appended().lsn.get(), 2, "the log says it ends elsewhere: {report:?}");
     ensure!(last + 1 - first == report.records, 2, "read {first} to {last}: {report:?}");
+    if let Some(frame) = report.last_frame {
+        let holder = log.segments().filter(|info| info.first_lsn.get() <= last).last();
+        let holds = holder.is_some_and(|info| info.segment == frame.segment);
+        ensure!(holds, 2, "{last} is in {holder:?}: {report:?}");
+    }
     oracle.recovered(first, last, written)
 }
 

@@ -172,6 +172,31 @@ fn a_file_that_changed_is_read_again() {
     }
 }
 
+/// Truncated where it had ended, a segment has no footer any more where it ends now: it is read to
+/// its end, once.
+#[test]
+fn a_segment_that_was_truncated_is_read_once() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    fill(dir);
+    let once = BTreeSet::from([4]);
+    for last in [11, 10] {
+        let (wal, _) = Wal::open(config(dir)).unwrap();
+        wal.truncate_after(Lsn::new(last)).unwrap();
+        wal.append(&Record::put(b"key", b"after")).unwrap();
+        wal.rotate().unwrap();
+        wal.append(&Record::put(b"key", b"last")).unwrap();
+        let records = read_all(&wal);
+        drop(wal);
+        for expected in [&once, &BTreeSet::new()] {
+            let (opened, read) = open(config(dir));
+            let (wal, info) = opened.unwrap();
+            assert_eq!((&read, info.valid_records), (expected, last + 2), "{last}");
+            assert_eq!(read_all(&wal), records);
+        }
+    }
+}
+
 #[test]
 fn a_copied_log_is_read_again() {
     let (temp, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -61,6 +61,14 @@ pub fn footer_place(info: &SegmentInfo) -> Option<(u64, u64)> {
     Some((end.frames_end, seal::bytes_max_at(end.frames_end)))
 }
 
+/// Whether something that is known of a segment is still so, as the log knows it.
+pub fn is_still(known: &Known, info: &SegmentInfo) -> bool {
+    let end = info.end.map(|end| (end.frames_end, end.last_lsn.next()));
+    (known.identity.segment, known.identity.salt, known.link.first_lsn)
+        == (info.segment, info.salt, info.first_lsn)
+        && end == Some((known.frames_end, known.next_lsn))
+}
+
 /// What the header of a segment's file and the bytes of its footer, or more, say. `None`: anything
 /// is amiss with them, or the log knows the segment otherwise.
 ///
@@ -69,12 +77,11 @@ pub fn footer_place(info: &SegmentInfo) -> Option<(u64, u64)> {
 pub fn known(info: &SegmentInfo, header: &[u8], footer: &[u8], crc: Crc32cFn) -> Option<Known> {
     let identity = Identity::parse(header, crc).ok()?;
     let LinkState::Written(link) = Link::parse(header, crc) else { return None };
-    let is_same = (identity.segment, identity.salt, link.first_lsn)
-        == (info.segment, info.salt, info.first_lsn);
     let (frames_end, next_lsn) = info.end.map(|end| (end.frames_end, end.last_lsn.next()))?;
+    let known = Known { identity, link, frames_end, next_lsn };
     let end = KnownEnd { offset: frames_end, next_lsn };
     let bytes_max = footer.len() as u64;
     let place = Footer { identity, first_lsn: link.first_lsn, end, bytes_max };
-    let is_whole = is_same && place.look(footer, crc) == FooterState::Whole;
-    is_whole.then_some(Known { identity, link, frames_end, next_lsn })
+    let is_whole = is_still(&known, info) && place.look(footer, crc) == FooterState::Whole;
+    is_whole.then_some(known)
 }

@@ -63,9 +63,9 @@ pub(super) struct SegmentFile {
     bytes: u64,
     pub(super) header: Option<Result<Identity, HeaderError>>,
     pub(super) link: LinkState,
-    /// Its footer is whole, and says that it ends here.
+    /// Its footer is whole, and says that it ends here; or an earlier look found that it does.
     pub(super) vouched: Option<KnownEnd>,
-    /// An earlier look found its footer whole, and that it ends here; its header as well.
+    /// An earlier look found its frames whole up to here, or its footer; its header as well.
     known_end: Option<KnownEnd>,
 }
 
@@ -914,15 +914,22 @@ impl Judge<'_> {
         manifest
     }
 
-    /// The frame that holds the last record.
+    /// The frame that holds the last record, if that was read.
     fn last_frame(&self) -> Option<Position> {
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
         let count = self.broken.map_or(usize::MAX, |broken| broken.index + 1);
-        let mut frames = live.take(count).filter_map(|(arranged, walked)| {
-            let offset = walked.report.as_ref()?.last_record_frame?;
-            arranged.is_linked().then_some(Position::new(arranged.segment, offset))
-        });
-        frames.next_back()
+        for (arranged, walked) in live.take(count).rev() {
+            let Some(report) = &walked.report else {
+                if arranged.vouched.is_some() {
+                    return None;
+                }
+                continue;
+            };
+            if let (Some(offset), true) = (report.last_record_frame, arranged.is_linked()) {
+                return Some(Position::new(arranged.segment, offset));
+            }
+        }
+        None
     }
 
     /// What is to be done, in order, and the manifest that stands in the end.

@@ -1,11 +1,12 @@
 //! Going through the segments of a log, oldest first, by every frame where no footer will do.
 
-use super::verdict::{Arranged, Arrangement, Walked};
+use super::verdict::{Arranged, Arrangement, KnownEnd, Walked};
 use crate::config::Config;
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};
 use crate::wire::checksum::Crc32cFn;
 use crate::wire::header::{FRAMES_OFFSET, Identity, LinkState};
+use crate::wire::known::Known;
 use crate::wire::manifest::Manifest;
 use crate::wire::name::{FileId, FileName};
 use crate::wire::seal::Index;
@@ -88,6 +89,22 @@ impl Walk {
         } else {
             self.scanning = Some(scanning);
         }
+    }
+
+    /// Segments that have ended, all of whose frames were looked at, and nothing was amiss.
+    pub(super) fn read_whole(&self) -> Vec<Known> {
+        let segments = self.arrangement.live.iter().zip(&self.walked);
+        let read_whole = segments.filter_map(|(arranged, walked)| {
+            let (identity, end) = (arranged.identity?, arranged.end?);
+            let LinkState::Written(link) = arranged.link else { return None };
+            let report = walked.report.as_ref()?;
+            let is_whole = report.holes.is_empty()
+                && report.end == end.offset
+                && report.last_next_lsn >= end.next_lsn;
+            let KnownEnd { offset: frames_end, next_lsn } = end;
+            is_whole.then_some(Known { identity, link, frames_end, next_lsn })
+        });
+        read_whole.collect()
     }
 
     /// Goes on with the next segment that has bytes to read.

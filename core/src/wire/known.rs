@@ -12,7 +12,8 @@ pub const KNOWN_BYTES: usize = NEXT_LSN_AT + 8;
 const FRAMES_END_AT: usize = HEADER_BYTES;
 const NEXT_LSN_AT: usize = FRAMES_END_AT + 8;
 
-/// A segment's header, and where its footer, which is whole, says that it ends.
+/// A segment's header, and where its frames end: so its footer says, which is whole, or all frames
+/// up to there have been looked at.
 ///
 /// It says what the file's own bytes say, so it holds while those are as they were, and on the
 /// device.
@@ -20,7 +21,7 @@ const NEXT_LSN_AT: usize = FRAMES_END_AT + 8;
 pub struct Known {
     pub(crate) identity: Identity,
     pub(crate) link: Link,
-    /// Where the frames end, and the footer begins.
+    /// Where the frames end.
     pub(crate) frames_end: u64,
     /// The LSN after the last.
     pub(crate) next_lsn: Lsn,
