@@ -243,13 +243,14 @@ fn look(dir: &Dir, info: &SegmentInfo) -> io::Result<Option<Entry>> {
     let file = dir.open(FileId::Segment(info.segment).name(), Access::Read)?;
     // Before what it holds: if that changes meanwhile, so does the stamp.
     let metadata = Metadata::from_file(&file)?;
+    let Some(stamp) = Stamp::of(&metadata) else { return Ok(None) };
     let mut header = [0; HEADER_BYTES];
     sys::read_at(&file, &mut header, 0)?;
     let bytes = metadata.len().saturating_sub(offset).min(bytes_max);
     let mut footer = vec![0; usize::try_from(bytes).unwrap_or(0)];
     let read = sys::read_at(&file, &mut footer, offset)?;
     let found = known(info, &header, &footer[..read], crc32c::crc32c_append);
-    Ok(found.zip(Stamp::of(&metadata)).map(|(known, stamp)| Entry { known, stamp }))
+    Ok(found.map(|known| Entry { known, stamp }))
 }
 
 #[cfg(all(test, unix))]

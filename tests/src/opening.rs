@@ -8,7 +8,7 @@ use alloc::format;
 use alloc::vec;
 use alloc::vec::Vec;
 use seawall_core::command::{Command, Folder, Listed};
-use seawall_core::config::Config;
+use seawall_core::config::{Config, RecoveryScan};
 use seawall_core::cursor::{Cursor, Step};
 use seawall_core::id::{LogId, SegmentId, Time};
 use seawall_core::log::{Log, SegmentInfo};
@@ -62,12 +62,13 @@ pub fn recover(
 }
 
 /// A recovery finds the same whether or not it is told what an earlier look has found: in headers
-/// and footers, and also in all frames of a segment.
+/// and footers, and also in all frames of a segment. And where nothing is amiss it finds the same
+/// if it reads everything.
 ///
 /// # Errors
 /// What differs.
 pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
-    let look = |knows, whole: &[Known]| {
+    let look_by = |config: &Config, knows, whole: &[Known]| {
         let mut disk = disk.clone();
         disk.knows = knows;
         let mut recovery = Recovery::<Memory>::new(start(config, 7, 7), Mode::Inspect);
@@ -81,6 +82,7 @@ pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
         let found = recovery.finish_inspection();
         (found.map(|(view, report)| (view.segments, view.end, report)), whole)
     };
+    let look = |knows, whole: &[Known]| look_by(config, knows, whole);
     let about = |mut report: Report, reads_less: bool| {
         report.bytes_read = 0;
         if reads_less {
@@ -99,6 +101,16 @@ pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
             found.map(|(segments, end, report)| (segments, end, about(report, !whole.is_empty())))
         });
         ensure!(told == untold, 8, "{told:?} where it was told, {untold:?} where it was not");
+    }
+    let full = Config { scan: RecoveryScan::Full, ..config.clone() };
+    let by_all = look_by(&full, None, &[]).0;
+    let is_well = |found: &Result<(_, _, Report), _>| {
+        found.as_ref().is_ok_and(|(.., report)| !report.is_damaged())
+    };
+    if is_well(&untold) && is_well(&by_all) {
+        let [by_all, untold] = [by_all, untold]
+            .map(|found| found.map(|(segments, end, report)| (segments, end, about(report, true))));
+        ensure!(by_all == untold, 8, "{by_all:?} by all frames, {untold:?} by footers");
     }
     Ok(())
 }

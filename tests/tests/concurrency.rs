@@ -243,21 +243,34 @@ fn deletions_without_anything_to_delete_return() {
 
 /// Holds the next write of frames, once it is told to.
 #[derive(Debug, Default)]
-struct Hold(Mutex<Option<(Sender<()>, Receiver<()>)>>);
+struct Hold {
+    next: Mutex<Option<(Sender<()>, Receiver<()>)>>,
+    /// And those that come meanwhile.
+    holds_others: AtomicBool,
+    others: Mutex<()>,
+}
 
 impl Hold {
     /// The first channel tells that the write has come, and the other lets it go on.
     fn next_write(&self) -> (Receiver<()>, Sender<()>) {
         let (begun, has_begun) = channel();
         let (release, is_released) = channel();
-        *self.0.lock().unwrap() = Some((begun, is_released));
+        *self.next.lock().unwrap() = Some((begun, is_released));
         (has_begun, release)
+    }
+
+    /// The same, and none passes it.
+    fn all_writes(&self) -> (Receiver<()>, Sender<()>) {
+        self.holds_others.store(true, Ordering::Relaxed);
+        self.next_write()
     }
 }
 
 impl Interpose for Hold {
     fn before(&self, call: &Call) -> Option<Fault> {
-        let held = if writes_frames(call) { self.0.lock().unwrap().take() } else { None };
+        let holds_others = writes_frames(call) && self.holds_others.load(Ordering::Relaxed);
+        let _others = holds_others.then(|| self.others.lock().unwrap());
+        let held = if writes_frames(call) { self.next.lock().unwrap().take() } else { None };
         if let Some((begun, is_released)) = held {
             begun.send(()).unwrap();
             is_released.recv().unwrap();
@@ -492,7 +505,7 @@ fn a_segment_whose_last_frames_are_not_written_yet_is_not_mapped() {
     wal.sync().unwrap();
     // It opens its segment at the first record.
     let mut reader = wal.iter().unwrap();
-    let (has_begun, release) = hold.next_write();
+    let (has_begun, release) = hold.all_writes();
     std::thread::scope(|scope| {
         // Dropped should an assertion fail, so that nobody waits for it.
         let release = release;
