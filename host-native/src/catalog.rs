@@ -30,6 +30,7 @@ use seawall_core::recover::{footer_place, is_still, known};
 use seawall_core::wire::header::HEADER_BYTES;
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::name::{FileId, FileName};
+use std::fs::File;
 use std::io;
 
 const STAMP_AT: usize = KNOWN_BYTES;
@@ -150,23 +151,45 @@ impl Catalog {
 /// Keeps the catalog while a log is open.
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
-    catalog: Catalog,
-    /// What was known when the log was opened, by segment.
+    /// How many entries the file has, good or not.
+    in_file: usize,
+    /// What was known when the log was opened, by segment,
     known: Vec<Known>,
-    /// Segments that opening the log has read to their end.
+    /// the stamps of all segments that there were,
+    stamps: Vec<(SegmentId, Stamp)>,
+    /// and those of them that were read to their end.
     read_whole: Vec<Known>,
     /// The last segment that was looked at.
     seen: SegmentId,
     has_failed: bool,
 }
 
+/// Segments to look at.
+#[derive(Debug)]
+pub(crate) struct Due {
+    segments: Vec<SegmentInfo>,
+    /// The log's first segment.
+    first: SegmentId,
+}
+
+impl Due {
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.segments.is_empty()
+    }
+
+    fn last(&self) -> SegmentId {
+        self.segments.last().map_or(SegmentId::NONE, |info| info.segment)
+    }
+}
+
 impl Keeper {
-    /// What is in the catalog, and of that what is still so.
+    /// After a look at the folder by which `names` were found.
     pub(crate) fn new(catalog: Catalog, names: &[Listed]) -> Self {
         let mut known: Vec<_> =
             names.iter().filter_map(|listed| listed.known.as_deref().copied()).collect();
         known.sort_by_key(Known::segment);
-        Self { catalog, known, ..Self::default() }
+        let Catalog { in_file, stamps, .. } = catalog;
+        Self { in_file, known, stamps, ..Self::default() }
     }
 
     /// Opening the log has read these segments to their end.
@@ -174,67 +197,76 @@ impl Keeper {
         self.read_whole = read_whole;
     }
 
-    fn known_of(&self, segment: SegmentId) -> Option<&Known> {
-        let at = self.known.binary_search_by_key(&segment, Known::segment).ok()?;
-        self.known.get(at)
+    fn is_noted(&self, info: &SegmentInfo) -> bool {
+        let at = self.known.binary_search_by_key(&info.segment, Known::segment);
+        at.is_ok_and(|at| is_still(&self.known[at], info))
     }
 
     /// What a segment's file held that was read to its end. It had this stamp before.
     fn whole(&self, info: &SegmentInfo) -> Option<Entry> {
         let known = *self.read_whole.iter().find(|known| is_still(known, info))?;
-        let (_, stamp) = *self.catalog.stamps.iter().find(|(of, _)| *of == info.segment)?;
+        let (_, stamp) = *self.stamps.iter().find(|(of, _)| *of == info.segment)?;
         Some(Entry { known, stamp })
     }
 
     /// Segments to look at next.
-    pub(crate) fn due<B: Buffer>(&self, log: &Log<B>) -> Vec<SegmentInfo> {
+    pub(crate) fn due<B: Buffer>(&self, log: &Log<B>) -> Due {
         let room = if self.has_failed { 0 } else { SEGMENTS_MAX };
-        log.sealed_after(self.seen).take(room).collect()
+        let segments = log.sealed_after(self.seen).take(room).collect();
+        let first = log.segments().next().map_or(SegmentId::NONE, |info| info.segment);
+        Due { segments, first }
     }
 
     /// Looks at segments and notes what is found.
     ///
     /// # Errors
     /// When it cannot be noted. No more is tried then.
-    pub(crate) fn look_at(&mut self, dir: &Dir, due: &[SegmentInfo]) -> io::Result<()> {
-        let is_new = |info: &&SegmentInfo| {
-            !self.known_of(info.segment).is_some_and(|known| is_still(known, info))
-        };
-        let found: Vec<u8> = due
+    pub(crate) fn look_at(&mut self, dir: &Dir, due: &Due) -> io::Result<()> {
+        let found: Vec<Entry> = due
+            .segments
             .iter()
-            .filter(is_new)
+            .filter(|info| !self.is_noted(info))
             // What cannot be read now a recovery reads, and tells.
             .filter_map(|info| look(dir, info).ok().flatten().or_else(|| self.whole(info)))
-            .flat_map(|entry| entry.encode())
             .collect();
-        self.seen = due.last().map_or(self.seen, |info| info.segment);
-        let noted = self.note(dir, &found);
+        self.seen = due.last();
+        let noted = self.note(dir, &found, due);
         self.has_failed = noted.is_err();
-        if due.len() < SEGMENTS_MAX {
+        if due.segments.len() < SEGMENTS_MAX {
             // Those that there were have been passed.
-            (self.catalog, self.known, self.read_whole) = Default::default();
+            (self.known, self.stamps, self.read_whole) = Default::default();
         }
         noted
     }
 
-    fn note(&mut self, dir: &Dir, found: &[u8]) -> io::Result<()> {
-        let is_long = self.catalog.in_file > 2 * self.known.len() + SEGMENTS_MAX;
+    fn note(&mut self, dir: &Dir, found: &[Entry], due: &Due) -> io::Result<()> {
+        let segments = due.last().get().saturating_sub(due.first.get());
+        let is_long = self.in_file as u64 > segments.saturating_mul(2) + SEGMENTS_MAX as u64;
         if found.is_empty() && !is_long {
             return Ok(());
         }
         let file = dir.open_catalog(Access::ReadWrite)?;
-        let mut end = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
         if is_long {
-            self.catalog.in_file = 0;
-            let is_known = |entry: &&Entry| self.known_of(entry.known.segment()).is_some();
-            let kept = self.catalog.entries.iter().filter(is_known);
-            let kept: Vec<u8> = kept.flat_map(Entry::encode).collect();
+            let mut kept = Catalog::read(dir).entries;
+            kept.retain(|entry| entry.known.segment() >= due.first);
+            // Of each what was noted last.
+            kept.reverse();
+            kept.dedup_by_key(|entry| entry.known.segment());
+            kept.reverse();
             file.set_len(0)?;
-            sys::write_all_at(&file, &kept, 0)?;
-            end = kept.len() as u64;
+            append(&file, &kept)?;
+            self.in_file = kept.len();
         }
-        sys::write_all_at(&file, found, end)
+        self.in_file += found.len();
+        append(&file, found)
     }
+}
+
+/// Writes entries behind those that there are. If the last is not all there it goes.
+fn append(file: &File, entries: &[Entry]) -> io::Result<()> {
+    let end = file.metadata()?.len() / ENTRY_BYTES as u64 * ENTRY_BYTES as u64;
+    let bytes: Vec<u8> = entries.iter().flat_map(Entry::encode).collect();
+    sys::write_all_at(file, &bytes, end)
 }
 
 /// Reads what a recovery would. `None`: that is not as it should be.
@@ -258,7 +290,6 @@ mod tests {
     use super::*;
     use crate::blocking::Wal;
     use crate::{Record, WalConfig};
-    use std::fs::File;
     use std::time::SystemTime;
 
     #[test]

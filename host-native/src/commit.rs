@@ -1064,9 +1064,8 @@ impl Engine {
             let due = keeper.due(&state.log);
             if !due.is_empty() {
                 drop(state);
-                if let (Err(error), Some(meter)) =
-                    (keeper.look_at(self.executor.dir(), &due), self.config.meter.as_deref())
-                {
+                let noted = keeper.look_at(self.executor.dir(), &due);
+                if let (Err(error), Some(meter)) = (noted, self.config.meter.as_deref()) {
                     tell(meter, &Event::NoCatalog(&error));
                 }
                 state = self.lock();

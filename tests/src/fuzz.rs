@@ -16,7 +16,7 @@
 
 use crate::disk::Disk;
 use crate::history::{Event, History, Setup, Step, Theme};
-use crate::opening::{Ended, Go, read_all, recover, start};
+use crate::opening::{Ended, Go, is_the_same_told, read_all, recover, start};
 use crate::random::{Hash, Random};
 use crate::world::World;
 use alloc::vec::Vec;
@@ -178,6 +178,11 @@ pub fn recovery(input: &[u8]) {
     };
     let config = config.checked().expect("the settings hold together");
     let mut disk = files(bytes);
+    if flags & 32 != 0
+        && let Err(violation) = is_the_same_told(&disk, &config)
+    {
+        panic!("{violation}");
+    }
     let Some((shown, ended)) = open_once(&mut disk, &config, 1) else { return };
     let Some((again, ended_again)) = open_once(&mut disk, &config, 2) else {
         // What one opening has told and kept, a strict one may still refuse.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use seawall_core::command::{Command, Folder, Listed};
 use seawall_core::config::{Config, RecoveryScan};
 use seawall_core::cursor::{Cursor, Step};
-use seawall_core::id::{LogId, SegmentId, Time};
+use seawall_core::id::{LogId, SegmentId, Time, Watermark};
 use seawall_core::log::{Log, SegmentInfo};
 use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
 use seawall_core::wire::checksum::Crc32cFn;
@@ -61,56 +61,64 @@ pub fn recover(
     Some(recovery.finish())
 }
 
+/// What a look at a log that changes nothing finds.
+type Found = Result<(Vec<SegmentInfo>, Watermark, Report), RecoveryError>;
+
+/// Looks at a log, told what is `known` of its segments; what is known now of those that were read
+/// to their end.
+fn look(disk: &Disk, config: &Config, knows: bool, known: &[Known]) -> (Found, Vec<Known>) {
+    let mut disk = disk.clone();
+    disk.knows = knows.then_some(config.crc);
+    let mut recovery = Recovery::<Memory>::new(start(config, 7, 7), Mode::Inspect);
+    while let Some(command) = recovery.poll_command() {
+        recovery.complete(match command {
+            Command::List(list) => list.done(Ok(with_known(disk.list(), known))),
+            command => disk.execute(command, None),
+        });
+    }
+    let read_whole = recovery.take_read_whole();
+    let found = recovery.finish_inspection();
+    (found.map(|(view, report)| (view.segments, view.end, report)), read_whole)
+}
+
+/// Without what says how much was read.
+fn however_read(found: &Found) -> Found {
+    found.clone().map(|(segments, end, report)| {
+        (segments, end, Report { bytes_read: 0, segments_scanned: 0, last_frame: None, ..report })
+    })
+}
+
+fn is_well(found: &Found) -> bool {
+    found.as_ref().is_ok_and(|(.., report)| !report.is_damaged())
+}
+
 /// A recovery finds the same whether or not it is told what an earlier look has found: in headers
-/// and footers, and also in all frames of a segment. And where nothing is amiss it finds the same
-/// if it reads everything.
+/// and footers, and also in all frames of a segment.
 ///
 /// # Errors
 /// What differs.
-pub fn is_the_same_known(disk: &Disk, config: &Config) -> Verdict {
-    let look_by = |config: &Config, knows, whole: &[Known]| {
-        let mut disk = disk.clone();
-        disk.knows = knows;
-        let mut recovery = Recovery::<Memory>::new(start(config, 7, 7), Mode::Inspect);
-        while let Some(command) = recovery.poll_command() {
-            recovery.complete(match command {
-                Command::List(list) => list.done(Ok(with_known(disk.list(), whole))),
-                command => disk.execute(command, None),
-            });
-        }
-        let whole = recovery.take_read_whole();
-        let found = recovery.finish_inspection();
-        (found.map(|(view, report)| (view.segments, view.end, report)), whole)
-    };
-    let look = |knows, whole: &[Known]| look_by(config, knows, whole);
-    let about = |mut report: Report, reads_less: bool| {
-        report.bytes_read = 0;
-        if reads_less {
-            (report.segments_scanned, report.last_frame) = (0, None);
-        }
-        report
-    };
-    let (untold, whole) = look(None, &[]);
-    for whole in [&[][..], &whole] {
-        // What was durable is told by the first frame that says so, and fewer are read.
-        if matches!(&untold, Ok((.., report)) if report.is_damaged()) && !whole.is_empty() {
-            continue;
-        }
-        let told = look(Some(config.crc), whole).0;
-        let [told, untold] = [told, untold.clone()].map(|found| {
-            found.map(|(segments, end, report)| (segments, end, about(report, !whole.is_empty())))
-        });
+pub fn is_the_same_told(disk: &Disk, config: &Config) -> Verdict {
+    let (untold, read_whole) = look(disk, config, false, &[]);
+    // What was durable is told by the first frame that says so, and fewer are read.
+    let of_frames = if is_well(&untold) { &read_whole[..] } else { &[] };
+    let untold = however_read(&untold);
+    for known in [&[], of_frames] {
+        let told = however_read(&look(disk, config, true, known).0);
         ensure!(told == untold, 8, "{told:?} where it was told, {untold:?} where it was not");
     }
-    let full = Config { scan: RecoveryScan::Full, ..config.clone() };
-    let by_all = look_by(&full, None, &[]).0;
-    let is_well = |found: &Result<(_, _, Report), _>| {
-        found.as_ref().is_ok_and(|(.., report)| !report.is_damaged())
-    };
-    if is_well(&untold) && is_well(&by_all) {
-        let [by_all, untold] = [by_all, untold]
-            .map(|found| found.map(|(segments, end, report)| (segments, end, about(report, true))));
-        ensure!(by_all == untold, 8, "{by_all:?} by all frames, {untold:?} by footers");
+    Ok(())
+}
+
+/// Where nothing is amiss a recovery finds the same whether or not it reads everything.
+///
+/// # Errors
+/// What differs.
+pub fn is_the_same_by_all(disk: &Disk, config: &Config) -> Verdict {
+    let by = |scan| look(disk, &Config { scan, ..config.clone() }, false, &[]).0;
+    let (by_tail, by_all) = (by(RecoveryScan::Tail), by(RecoveryScan::Full));
+    if is_well(&by_tail) && is_well(&by_all) {
+        let (by_tail, by_all) = (however_read(&by_tail), however_read(&by_all));
+        ensure!(by_tail == by_all, 8, "{by_all:?} by all frames, {by_tail:?} by footers");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::ensure;
 use crate::explorer::{Explorer, Scene, changes};
 use crate::history::{Event, History, Step};
 use crate::liar::Suspicion;
-use crate::opening::{Go, check, is_the_same_known, recover, start};
+use crate::opening::{Go, check, is_the_same_by_all, is_the_same_told, recover, start};
 use crate::oracle::{Content, Frame, Oracle, Verdict, broken};
 use crate::random::{Hash, Random};
 use crate::reader::Reader;
@@ -460,7 +460,8 @@ impl World {
             let start = start(&self.config, self.random.number(), self.now);
             let mut disk = core::mem::take(&mut self.disk);
             if self.recoveries.is_multiple_of(8) {
-                is_the_same_known(&disk, &self.config)?;
+                is_the_same_told(&disk, &self.config)?;
+                is_the_same_by_all(&disk, &self.config)?;
             }
             disk.knows = self.recoveries.is_multiple_of(2).then_some(self.config.crc);
             let before = self.suspicion.is_some().then(|| disk.clone());
