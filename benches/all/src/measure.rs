@@ -227,6 +227,10 @@ pub(crate) fn measure(
     scale: &Scale,
     verifies: bool,
 ) -> Outcome<Measured> {
+    // Whoever has to be compiled first is so from now on: no row measures that.
+    for ability in work.needs() {
+        contestant.can(ability)?;
+    }
     let setup = work.setup(verifies, scale);
     match work {
         Work::Append { .. } | Work::AppendText { .. } => {
