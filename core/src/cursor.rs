@@ -154,24 +154,33 @@ const FOOTER_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads the footer of a segment from the bytes of its file at `end.frames_end`.
 pub fn footer(info: &SegmentInfo, end: &SegmentEnd, bytes: &[u8], crc: Crc32cFn) -> Footer {
+    footer_within(info, end, bytes, FOOTER_BYTES_MAX, crc)
+}
+
+/// The same of one that is no longer than `bytes_max`.
+pub(crate) fn footer_within(
+    info: &SegmentInfo,
+    end: &SegmentEnd,
+    bytes: &[u8],
+    bytes_max: u64,
+    crc: Crc32cFn,
+) -> Footer {
     let Parsed::Head(head) = Head::parse(bytes, info.checksum) else { return Footer::Unusable };
-    if head.kind != FrameKind::Seal || head.frame_bytes > FOOTER_BYTES_MAX {
+    if head.kind != FrameKind::Seal || head.frame_bytes > bytes_max {
         return Footer::Unusable;
     }
     let length = usize::try_from(head.frame_bytes).unwrap_or(usize::MAX);
     let Some(frame) = bytes.get(..length) else { return Footer::Longer(head.frame_bytes) };
-    let place = Place {
-        salt: info.salt,
-        segment: info.segment,
-        offset: end.frames_end,
-        lsn: end.last_lsn.next(),
-    };
+    let next_lsn = end.last_lsn.next();
+    let place =
+        Place { salt: info.salt, segment: info.segment, offset: end.frames_end, lsn: next_lsn };
     if !head.holds(frame, place, info.checksum, crc) {
         return Footer::Unusable;
     }
     let seal = frame
         .get(head.head_bytes..)
-        .and_then(|body| seal::parse(body, info.first_lsn, end.frames_end));
+        .and_then(|body| seal::parse(body, info.first_lsn, end.frames_end))
+        .filter(|seal| seal.records == next_lsn.since(info.first_lsn));
     seal.map_or(Footer::Unusable, |seal| Footer::Whole(seal.index))
 }
 

@@ -12,12 +12,14 @@
 
 mod act;
 mod footer;
+mod known;
 pub mod verdict;
 mod walk;
 
 use crate::batch::Buffer;
 use crate::command::{Command, CommandId, Done, List, Listed, Operation, Outcome, Read};
 use crate::config::{Config, RecoveryScan};
+use crate::cursor;
 use crate::error::{Failure, IoError, IoErrorKind};
 use crate::id::{LogId, Lsn, Position, SegmentId, Time};
 use crate::log::{ActiveSegment, Beginning, Log, SegmentInfo};
@@ -31,8 +33,8 @@ use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt;
-use footer::{FOOTER_LOOK_BYTES, Footer, FooterState};
-pub use footer::{footer_place, is_still, known};
+use footer::{FOOTER_LOOK_BYTES, Footer};
+pub use known::{is_still, known};
 use verdict::{Files, Judged, Kept};
 use walk::Walk;
 
@@ -440,13 +442,10 @@ impl<B: Buffer> Recovery<B> {
     }
 
     fn listed(&mut self, names: &[Listed]) {
-        match Files::sort(names) {
+        match Files::sort(names, self.config.scan) {
             Err(error) => self.stage = Stage::Failed(error),
             Ok(files) => {
                 self.files = files;
-                if self.config.scan == RecoveryScan::Full {
-                    self.files.forget();
-                }
                 if self.files.has_manifest {
                     self.stage = Stage::Manifest;
                 } else {
@@ -477,12 +476,12 @@ impl<B: Buffer> Recovery<B> {
                 Ok(if self.begin_footer(index) { None } else { Some(index + 1) })
             }
             Stage::FooterBefore(index, footer, looked) => match footer.look(content, crc) {
-                FooterState::Longer(needed) if needed > *looked => {
+                cursor::Footer::Longer(needed) if needed > *looked => {
                     *looked = needed;
                     Ok(None)
                 }
                 state => {
-                    let is_whole = state == FooterState::Whole;
+                    let is_whole = matches!(state, cursor::Footer::Whole(_));
                     self.files.segments[*index - 1].vouched = is_whole.then_some(footer.end);
                     Ok(Some(*index + 1))
                 }

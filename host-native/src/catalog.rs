@@ -20,13 +20,14 @@
 //! Those of segments that have gone are left out when they have become many.
 
 use crate::dir::{Access, Dir};
+use crate::reader::index_of;
 use crate::sys;
 use cap_std::fs::Metadata;
 use seawall_core::batch::Buffer;
 use seawall_core::command::Listed;
 use seawall_core::id::SegmentId;
 use seawall_core::log::{Log, SegmentInfo};
-use seawall_core::recover::{footer_place, is_still, known};
+use seawall_core::recover::{is_still, known};
 use seawall_core::wire::header::HEADER_BYTES;
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::name::{FileId, FileName};
@@ -131,11 +132,9 @@ impl Catalog {
 
     /// What is known of a segment's file that has this stamp.
     pub(crate) fn known(&mut self, name: &str, stamp: Option<Stamp>) -> Option<Box<Known>> {
-        let (name, stamp) = (FileName::parse(name, false)?, stamp?);
-        let FileId::Segment(segment) = name.file else { return None };
-        if !name.is_new {
-            self.stamps.push((segment, stamp));
-        }
+        let name = FileName::parse(name, false).filter(|name| name.is_segment())?;
+        let (FileId::Segment(segment), Some(stamp)) = (name.file, stamp) else { return None };
+        self.stamps.push((segment, stamp));
         // What was noted last: the log may end the segment elsewhere than it did.
         let entry = self.of(segment).filter(|entry| entry.stamp == stamp).last()?;
         Some(Box::new(entry.known))
@@ -271,18 +270,16 @@ fn append(file: &File, entries: &[Entry]) -> io::Result<()> {
 
 /// Reads what a recovery would. `None`: that is not as it should be.
 fn look(dir: &Dir, info: &SegmentInfo) -> io::Result<Option<Entry>> {
-    let Some((offset, bytes_max)) = footer_place(info) else { return Ok(None) };
     let file = dir.open(FileId::Segment(info.segment).name(), Access::Read)?;
     // Before what it holds: if that changes meanwhile, so does the stamp.
-    let metadata = Metadata::from_file(&file)?;
-    let Some(stamp) = Stamp::of(&metadata) else { return Ok(None) };
+    let Some(stamp) = Stamp::of(&Metadata::from_file(&file)?) else { return Ok(None) };
+    if index_of(&file, info)?.is_none() {
+        return Ok(None);
+    }
     let mut header = [0; HEADER_BYTES];
     sys::read_at(&file, &mut header, 0)?;
-    let bytes = metadata.len().saturating_sub(offset).min(bytes_max);
-    let mut footer = vec![0; usize::try_from(bytes).unwrap_or(0)];
-    let read = sys::read_at(&file, &mut footer, offset)?;
-    let found = known(info, &header, &footer[..read], crc32c::crc32c_append);
-    Ok(found.map(|known| Entry { known, stamp }))
+    let known = known(info, &header, crc32c::crc32c_append);
+    Ok(known.map(|known| Entry { known, stamp }))
 }
 
 #[cfg(all(test, unix))]

@@ -1062,7 +1062,9 @@ impl Engine {
             // The last commits may leave something to do.
             let is_last = state.log.is_closed() || (state.stops && state.at_work == 1);
             let due = keeper.due(&state.log);
-            if !due.is_empty() {
+            if due.is_empty() && !is_last {
+                state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if !due.is_empty() {
                 drop(state);
                 let noted = keeper.look_at(self.executor.dir(), &due);
                 if let (Err(error), Some(meter)) = (noted, self.config.meter.as_deref()) {
@@ -1073,10 +1075,6 @@ impl Engine {
             if is_last {
                 return state;
             }
-            if !due.is_empty() {
-                continue;
-            }
-            state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 

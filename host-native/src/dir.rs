@@ -184,19 +184,14 @@ impl Dir {
             Access::Read | Access::ReadWrite => 0,
             Access::ReadDirect | Access::WriteDirect => DIRECT.ok_or(io::ErrorKind::Unsupported)?,
         };
-        no_follow(&mut options, flags);
-        let file = self.folder.open_with(name.to_string(), &options)?.into_std();
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
-        }
+        let opened = self.open_regular(&name.to_string(), options, flags)?;
         #[cfg(unix)]
         {
             if access == Access::Read && name.is_segment() {
-                self.hold(&file, &metadata, name)?;
+                self.hold(&opened.0, &opened.1, name)?;
             }
         }
-        Ok(file)
+        Ok(opened.0)
     }
 
     /// Opens the catalog; to write, it is made.
@@ -204,9 +199,22 @@ impl Dir {
         let mut options = OpenOptions::new();
         let writes = access == Access::ReadWrite;
         options.read(true).write(writes).create(writes);
-        no_follow(&mut options, NO_WAIT);
-        let file = self.folder.open_with(CATALOG, &options)?.into_std();
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::InvalidInput.into()) }
+        Ok(self.open_regular(CATALOG, options, NO_WAIT)?.0)
+    }
+
+    fn open_regular(
+        &self,
+        name: &str,
+        mut options: OpenOptions,
+        flags: i32,
+    ) -> io::Result<(File, std::fs::Metadata)> {
+        no_follow(&mut options, flags);
+        let file = self.folder.open_with(name, &options)?.into_std();
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+        }
+        Ok((file, metadata))
     }
 
     /// Makes a file's content durable. With a file that somebody has removed it would go all the

@@ -458,7 +458,9 @@ impl Reading {
 
     /// The index in the footer of a sealed segment. A footer that is damaged is done without.
     fn footer(&mut self, info: &SegmentInfo) -> Result<Option<Index>, Error> {
-        let Some(end) = info.end.filter(|end| end.has_footer) else { return Ok(None) };
+        if info.end.is_none_or(|end| !end.has_footer) {
+            return Ok(None);
+        }
         let file = match &self.at_hand.content {
             Some(Content::File(file)) => file.clone(),
             Some(Content::Mapped(_)) => self.open(info)?,
@@ -469,18 +471,7 @@ impl Reading {
             }
         };
         let what = || format!("read the footer of {}", FileId::Segment(info.segment));
-        let mut bytes = Vec::new();
-        let mut wanted = FOOTER_READ_BYTES;
-        loop {
-            bytes.resize(usize::try_from(wanted).unwrap_or(0), 0);
-            let read =
-                sys::read_at(&file, &mut bytes, end.frames_end).map_err(Error::io(what()))?;
-            match footer(info, &end, &bytes[..read], crc32c::crc32c_append) {
-                Footer::Whole(index) => return Ok(Some(index)),
-                Footer::Longer(bytes) if bytes > wanted => wanted = bytes,
-                Footer::Longer(_) | Footer::Unusable => return Ok(None),
-            }
-        }
+        index_of(&file, info).map_err(Error::io(what()))
     }
 
     fn open(&self, info: &SegmentInfo) -> Result<Arc<File>, Error> {
@@ -729,6 +720,22 @@ const RESTING_BYTES_MAX: usize = 16 << 10;
 
 /// No value unpacks to more, unless a segment may be larger.
 pub(crate) const VALUE_BYTES_MAX: u64 = 1 << 30;
+
+/// The index in the footer of a sealed segment. `None`: there is no footer, or none that is whole.
+pub(crate) fn index_of(file: &File, info: &SegmentInfo) -> io::Result<Option<Index>> {
+    let Some(end) = info.end.filter(|end| end.has_footer) else { return Ok(None) };
+    let mut bytes = Vec::new();
+    let mut wanted = FOOTER_READ_BYTES;
+    loop {
+        bytes.resize(usize::try_from(wanted).unwrap_or(0), 0);
+        let read = sys::read_at(file, &mut bytes, end.frames_end)?;
+        match footer(info, &end, &bytes[..read], crc32c::crc32c_append) {
+            Footer::Whole(index) => return Ok(Some(index)),
+            Footer::Longer(bytes) if bytes > wanted => wanted = bytes,
+            Footer::Longer(_) | Footer::Unusable => return Ok(None),
+        }
+    }
+}
 
 /// Where the record `lsn` begins, which is in the frame `near` or behind it: behind a hole, where a
 /// log was salvaged. Without `near` it is looked for by its number. `None`: its frame is longer

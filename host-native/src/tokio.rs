@@ -3,11 +3,12 @@
 //! No call waits for the disk: syncs and long writes run on the log's own thread, long reads and
 //! those of what is not in memory on the runtime's blocking threads. Tasks of another executor than
 //! tokio's may use the log as well: what tokio's threads would do is done by a thread for each such
-//! call. Encoding a record, compressing
-//! it if asked, and writing or reading up to 64 KiB of the page cache happen in the call itself,
-//! since going to another thread takes twenty times as long as that. Should such a write have to
-//! wait all the same, as when the kernel has too much to write back, those of the next 100 ms are
-//! left to the log's thread.
+//! call.
+//!
+//! Encoding a record, compressing it if asked, and writing or reading up to 64 KiB of the page
+//! cache happen in the call itself, since going to another thread takes twenty times as long as
+//! that. Should such a write have to wait all the same, as when the kernel has too much to write
+//! back, those of the next 100 ms are left to the log's thread.
 //!
 //! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
 //! whose append had not is not in it.

@@ -19,6 +19,7 @@ use alloc::string::{String, ToString};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use seawall_core::command::{Command, Done, Folder, Listed, Operation, Write};
+use seawall_core::cursor::{Footer, footer};
 use seawall_core::error::{IoError, IoErrorKind};
 use seawall_core::id::Position;
 use seawall_core::log::{SegmentEnd, SegmentInfo};
@@ -386,7 +387,9 @@ impl Disk {
             opened: link.opened,
             end: Some(end),
         };
-        known(&info, content, content.get(small(end.frames_end)..)?, crc)
+        let bytes = content.get(small(end.frames_end)..)?;
+        let is_whole = matches!(footer(&info, &end, bytes, crc), Footer::Whole(_));
+        known(&info, content, crc).filter(|_| is_whole)
     }
 
     /// The power fails: what was synced stays, and of the rest whatever the dice say.

@@ -7,6 +7,7 @@ use seawall::{
     Call, Error, Event, FileId, FsyncPolicy, Lsn, Meter, Operation, Record, RecoveryInfo,
     RecoveryPolicy, RecoveryScan, SegmentId, WalConfig,
 };
+use seawall_tests::golden::copy_folder;
 use seawall_tests::interpose::Watch;
 use seawall_tests::random::Random;
 use seawall_tests::records::{read_all, record_bytes};
@@ -201,10 +202,7 @@ fn a_segment_that_was_truncated_is_read_once() {
 fn a_copied_log_is_read_again() {
     let (temp, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let records = fill(temp.path());
-    for entry in fs::read_dir(temp.path()).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, other.path().join(path.file_name().unwrap())).unwrap();
-    }
+    copy_folder(temp.path(), other.path()).unwrap();
     let (opened, read) = open(config(other.path()));
     assert_eq!(read, all());
     assert_eq!(read_all(&opened.unwrap().0), records);
@@ -328,10 +326,7 @@ fn what_is_known_shows_nothing_else_than_what_is_read() {
         let config = |dir: &Path| WalConfig { recycle_segments, ..config(dir) };
         for life in 0..6 {
             let copy = tempfile::tempdir().unwrap();
-            for entry in fs::read_dir(dir).unwrap() {
-                let path = entry.unwrap().path();
-                fs::copy(&path, copy.path().join(path.file_name().unwrap())).unwrap();
-            }
+            copy_folder(dir, copy.path()).unwrap();
             let (wal, told) = Wal::open(config(dir)).unwrap();
             let (copied, read) = Wal::open(config(copy.path())).unwrap();
             let about =

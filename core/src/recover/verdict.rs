@@ -31,12 +31,13 @@ use super::footer::Footer;
 use super::walk::Walk;
 use super::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
 use crate::command::{Folder, Listed};
-use crate::config::{Config, RecoveryPolicy};
+use crate::config::{Config, RecoveryPolicy, RecoveryScan};
 use crate::id::{LogId, Lsn, Position, SegmentId, Watermark};
 use crate::log::{SegmentEnd, SegmentInfo, durable_place};
 use crate::scan::{Hole, ScanReport};
 use crate::wire::frame::FrameKind;
 use crate::wire::header::{FRAMES_OFFSET, HeaderError, Identity, LINK_OFFSET, Link, LinkState};
+use crate::wire::known::KnownEnd;
 use crate::wire::manifest::{Cap, MANIFEST_BYTES, Manifest};
 use crate::wire::name::{FileId, FileName, Quarantined};
 use crate::wire::seal::Index;
@@ -103,13 +104,6 @@ pub(super) struct Arranged {
     pub(super) vouched: Option<KnownEnd>,
     /// The last record kept of it, if the log was truncated there and nothing came after.
     pub(super) cap: Option<Lsn>,
-}
-
-/// What a segment's successor says of its end.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct KnownEnd {
-    pub(super) offset: u64,
-    pub(super) next_lsn: Lsn,
 }
 
 impl Arranged {
@@ -195,8 +189,8 @@ fn segment_info(identity: &Identity, link: &Link, end: Option<SegmentEnd>) -> Se
 }
 
 impl Files {
-    /// Tells the log's files from strays.
-    pub(super) fn sort(names: &[Listed]) -> Result<Self, RecoveryError> {
+    /// Tells the log's files from strays. Who reads everything is told nothing.
+    pub(super) fn sort(names: &[Listed], scan: RecoveryScan) -> Result<Self, RecoveryError> {
         let mut files = Self { generation: 1, ..Self::default() };
         for listed in names {
             let in_quarantine = listed.folder == Folder::Quarantine;
@@ -209,8 +203,10 @@ impl Files {
                     files.has_manifest = true;
                 }
                 (Some(FileName { file: FileId::Segment(segment), .. }), Some(bytes)) => {
-                    let known = listed.known.as_deref();
-                    let known = known.filter(|known| known.segment() == segment);
+                    let known = listed
+                        .known
+                        .as_deref()
+                        .filter(|known| scan == RecoveryScan::Tail && known.segment() == segment);
                     files.segments.push(SegmentFile {
                         segment,
                         bytes,
@@ -218,10 +214,7 @@ impl Files {
                         link: known
                             .map_or(LinkState::Unwritten, |known| LinkState::Written(known.link)),
                         vouched: None,
-                        known_end: known.map(|known| KnownEnd {
-                            offset: known.frames_end,
-                            next_lsn: known.next_lsn,
-                        }),
+                        known_end: known.map(|known| known.end),
                     });
                 }
                 (Some(name), None) if !in_quarantine => return Err(RecoveryError::NotAFile(name)),
@@ -254,13 +247,6 @@ impl Files {
         }
     }
 
-    /// What an earlier look found is forgotten: everything is to be read.
-    pub(super) fn forget(&mut self) {
-        for file in &mut self.segments {
-            (file.header, file.link, file.known_end) = (None, LinkState::Unwritten, None);
-        }
-    }
-
     /// The footer of the segment before this one, if it is to be read: an earlier look has not
     /// found it where this one says that it is.
     pub(super) fn footer_to_read(&mut self, index: usize) -> Option<Footer> {
@@ -281,7 +267,7 @@ impl Files {
             return None;
         };
         let bytes_max = before.bytes.checked_sub(end.offset)?;
-        Some(Footer { identity, first_lsn: link.first_lsn, end, bytes_max })
+        Some(Footer { info: segment_info(&identity, &link, None), end, bytes_max })
     }
 
     /// Puts the segments in order, or says why that cannot be done.

@@ -1,6 +1,6 @@
 //! Going through the segments of a log, oldest first, by every frame where no footer will do.
 
-use super::verdict::{Arranged, Arrangement, KnownEnd, Walked};
+use super::verdict::{Arranged, Arrangement, Walked};
 use crate::config::Config;
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};
@@ -101,8 +101,7 @@ impl Walk {
             let is_whole = report.holes.is_empty()
                 && report.end == end.offset
                 && report.last_next_lsn >= end.next_lsn;
-            let KnownEnd { offset: frames_end, next_lsn } = end;
-            is_whole.then_some(Known { identity, link, frames_end, next_lsn })
+            is_whole.then_some(Known { identity, link, end })
         });
         read_whole.collect()
     }

@@ -9,8 +9,8 @@ use crate::wire::u64_at;
 /// How long a [`Known`] is in bytes.
 pub const KNOWN_BYTES: usize = NEXT_LSN_AT + 8;
 
-const FRAMES_END_AT: usize = HEADER_BYTES;
-const NEXT_LSN_AT: usize = FRAMES_END_AT + 8;
+const END_AT: usize = HEADER_BYTES;
+const NEXT_LSN_AT: usize = END_AT + 8;
 
 /// A segment's header, and where its frames end: so its footer says, which is whole, or all frames
 /// up to there have been looked at.
@@ -21,9 +21,15 @@ const NEXT_LSN_AT: usize = FRAMES_END_AT + 8;
 pub struct Known {
     pub(crate) identity: Identity,
     pub(crate) link: Link,
-    /// Where the frames end.
-    pub(crate) frames_end: u64,
-    /// The LSN after the last.
+    pub(crate) end: KnownEnd,
+}
+
+/// Where a segment ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct KnownEnd {
+    /// Where its frames end.
+    pub(crate) offset: u64,
+    /// The LSN after its last.
     pub(crate) next_lsn: Lsn,
 }
 
@@ -38,9 +44,9 @@ impl Known {
         let mut bytes = [0; KNOWN_BYTES];
         bytes[..IDENTITY_BYTES].copy_from_slice(&self.identity.encode(crc));
         let link = self.link.encode(&self.identity, crc);
-        bytes[IDENTITY_BYTES..FRAMES_END_AT].copy_from_slice(&link);
-        bytes[FRAMES_END_AT..NEXT_LSN_AT].copy_from_slice(&self.frames_end.to_le_bytes());
-        bytes[NEXT_LSN_AT..].copy_from_slice(&self.next_lsn.get().to_le_bytes());
+        bytes[IDENTITY_BYTES..END_AT].copy_from_slice(&link);
+        bytes[END_AT..NEXT_LSN_AT].copy_from_slice(&self.end.offset.to_le_bytes());
+        bytes[NEXT_LSN_AT..].copy_from_slice(&self.end.next_lsn.get().to_le_bytes());
         bytes
     }
 
@@ -48,7 +54,8 @@ impl Known {
     pub fn parse(bytes: &[u8; KNOWN_BYTES], crc: Crc32cFn) -> Option<Self> {
         let identity = Identity::parse(bytes, crc).ok()?;
         let LinkState::Written(link) = Link::parse(bytes, crc) else { return None };
-        let frames_end = u64_at(bytes, FRAMES_END_AT);
-        Some(Self { identity, link, frames_end, next_lsn: Lsn::new(u64_at(bytes, NEXT_LSN_AT)) })
+        let next_lsn = Lsn::new(u64_at(bytes, NEXT_LSN_AT));
+        let end = KnownEnd { offset: u64_at(bytes, END_AT), next_lsn };
+        Some(Self { identity, link, end })
     }
 }
