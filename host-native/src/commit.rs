@@ -23,7 +23,7 @@ use crate::ahead;
 use crate::config::{Injected, WalConfig};
 use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
-use crate::execute::Executor;
+use crate::execute::{Executor, LastFile};
 use crate::gather::Gather;
 use crate::meter::{Event, tell};
 use crate::reader::{Source, Visibility};
@@ -176,6 +176,8 @@ struct State {
     stops: bool,
     writer_lock: Option<WriterLock>,
     segments_version: u64,
+    /// Whoever makes a write of the fast path has it.
+    last_file: Option<LastFile>,
     counters: Counters,
 }
 
@@ -338,8 +340,9 @@ pub(crate) enum Ask {
 
 impl Engine {
     /// Opens a log: locks the folder, recovers, and starts the log's threads.
-    pub(crate) fn open(dir: Dir, config: WalConfig) -> Result<(Handle, RecoveryInfo), Error> {
+    pub(crate) fn open(dir: Dir, mut config: WalConfig) -> Result<(Handle, RecoveryInfo), Error> {
         let started = Instant::now();
+        config.preallocate &= !dir.copies_on_write();
         let recovery = open_recovery(&config, Mode::Open)?;
         let locked = dir.lock().map_err(Error::io("lock the log's folder"))?;
         let Some(mut writer_lock) = locked else {
@@ -418,9 +421,10 @@ impl Engine {
         if entries.first().is_some_and(|entry| self.writes_in_task(entry.stored_bytes()))
             && let Some((appended, write)) = state.begin_fast(entries, level)
         {
+            let last = state.last_file.take();
             drop(state);
             let goal = Goal { level, lsn: appended.last };
-            let left = self.stall.watch(|| self.run_fast(write, goal));
+            let left = self.stall.watch(|| self.run_fast(write, last, goal));
             let Some((mut state, aftermath)) = left else {
                 return Ok(Admitted::Taken(appended, None));
             };
@@ -455,9 +459,10 @@ impl Engine {
     ) -> Result<Appended, Error> {
         let mut state = self.enter()?;
         if let Some((appended, write)) = state.begin_fast(entries, level) {
+            let last = state.last_file.take();
             drop(state);
             let goal = Goal { level, lsn: appended.last };
-            if let Some((state, aftermath)) = self.run_fast(write, goal) {
+            if let Some((state, aftermath)) = self.run_fast(write, last, goal) {
                 self.end_lead(state, aftermath, goal)?;
             }
             return Ok(appended);
@@ -488,10 +493,12 @@ impl Engine {
     fn run_fast(
         &self,
         write: Write<Memory>,
+        mut last: Option<LastFile>,
         goal: Goal,
     ) -> Option<(MutexGuard<'_, State>, Aftermath)> {
-        let done = self.executor.execute_write(write);
+        let done = self.executor.execute_write(write, &mut last);
         let mut state = self.lock();
+        state.last_file = last;
         state.counters.writes += 1;
         let aftermath = match state.log.complete_fast(done) {
             Ok(()) if state.is_calm() => {
@@ -924,6 +931,8 @@ impl Engine {
         }
         if state.segments_version != state.log.segments_version() {
             state.segments_version = state.log.segments_version();
+            // It may be a deleted segment's, whose space goes when nobody has it open.
+            state.last_file = None;
             self.executor.forget_before(state.log.newest_segment());
             self.visited.keep_only(state.log.segments());
         }
@@ -1240,6 +1249,7 @@ impl State {
     fn new(log: Log<Memory>, writer_lock: WriterLock) -> Self {
         Self {
             segments_version: log.segments_version(),
+            last_file: None,
             log,
             background: VecDeque::new(),
             slots: Slots::default(),

@@ -36,13 +36,14 @@ pub struct WalConfig {
     pub max_segment_age: Option<Duration>,
     /// When records become durable, and what an append waits for. Default: `Batch` of 5 ms.
     pub fsync_policy: FsyncPolicy,
-    /// Whether a segment's space is reserved before it is used. Default: yes.
+    /// Whether a segment's space is reserved before it is used. Default: yes. Where the file system
+    /// writes what is overwritten to new blocks (btrfs, bcachefs, ZFS) it would not be the space
+    /// that is used, and none is reserved; a folder of btrfs with the attribute `C` is none of
+    /// those.
     pub preallocate: bool,
     /// How much of it is reserved at a time at most, in bytes, at least 512; a file is so much
     /// longer than what it holds. A segment begins with 1 MiB, and each step doubles what it has.
-    /// Opening after a crash reads what is reserved and not used. Default: 8 MiB; with
-    /// `map_appends` a segment, all of it at once, since more pages of a longer file come in at a
-    /// time.
+    /// Opening after a crash reads what is reserved and not used. Default: 8 MiB.
     pub reserve_size: Option<u64>,
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///
@@ -87,14 +88,15 @@ pub struct WalConfig {
     /// the file of its segment open.
     pub map_sealed: bool,
     /// Whether small appends to [`Level::Os`](crate::Level) are copied into the mapped segment in
-    /// place of a system call each: about twice as many a second. Default: no.
+    /// place of a system call each: 1.5 to 2.5 times as many a second. Default: no.
     ///
     /// What reaches the mapping is as safe as what a call writes: the kernel has it when the
     /// process ends, and a sync makes it durable. But where a call returns an error, a mapping
     /// kills the process (`SIGBUS`): when someone else shortens the file, when the disk cannot
-    /// read back the page that holds the log's end, and on a full disk where the segment's space
-    /// is not reserved (`preallocate` is off, or the file system copies on write). Nothing that
-    /// was acknowledged is lost by that. Set this only where such an end is acceptable.
+    /// read back the page that holds the log's end, and on a full disk where the file system has
+    /// not really reserved the space that it was asked for. Nothing that was acknowledged is lost
+    /// by that. Set this only where such an end is acceptable. Where no space is reserved at all
+    /// (see `preallocate`) there is nothing to map, and every append is a call.
     pub map_appends: bool,
     /// Durable writes of so many bytes and more go through io_uring, past the page cache, several
     /// pieces at a time; 128 KiB is a good figure. Needs the feature `io-uring` and a kernel that
@@ -179,14 +181,12 @@ impl WalConfig {
 
     /// What the core runs with.
     pub(crate) fn to_core(&self) -> Result<Config, Error> {
-        let whole = self.map_appends.then_some(self.max_segment_size);
-        let reserve_size = self.reserve_size.or(whole);
         let config = Config {
             segment_bytes_max: self.max_segment_size,
             segment_age_max: self.max_segment_age,
             fsync_policy: self.fsync_policy,
             preallocate: self.preallocate,
-            reserve_bytes: reserve_size.unwrap_or(Config::default().reserve_bytes),
+            reserve_bytes: self.reserve_size.unwrap_or(Config::default().reserve_bytes),
             recycle_max: self.recycle_segments,
             recovery: self.recovery,
             scan: self.scan,

@@ -24,8 +24,8 @@ const LOCK: &str = "LOCK";
 pub(crate) struct Dir {
     folder: CapDir,
     /// The same as a file, by which it is synced: the handle of a folder may be one that cannot be.
-    /// It stays open from the first sync on, since one that fails ends the log, and a process may
-    /// have no file to spare at times.
+    /// It stays open once it is, since a sync that fails ends the log, and a process may have no
+    /// file to spare at times.
     #[cfg(unix)]
     as_file: OnceLock<File>,
     /// Whether the file system counts a file's names, as its lock shows.
@@ -290,15 +290,27 @@ impl Dir {
     /// Makes the names in a folder durable.
     #[cfg(unix)]
     pub(crate) fn sync(&self, folder: Folder) -> io::Result<()> {
-        let open = |name| self.folder.open(name).map(cap_std::fs::File::into_std);
-        match (folder, self.as_file.get()) {
-            (Folder::Log, Some(file)) => sys::sync_folder(file),
-            (Folder::Log, None) => {
-                let file = open(".")?;
-                sys::sync_folder(self.as_file.get_or_init(|| file))
-            }
-            (Folder::Quarantine, _) => sys::sync_folder(&open(QUARANTINE)?),
+        match folder {
+            Folder::Log => sys::sync_folder(self.as_file()?),
+            Folder::Quarantine => sys::sync_folder(&self.folder.open(QUARANTINE)?.into_std()),
         }
+    }
+
+    #[cfg(unix)]
+    fn as_file(&self) -> io::Result<&File> {
+        if let Some(file) = self.as_file.get() {
+            return Ok(file);
+        }
+        let file = self.folder.open(".")?.into_std();
+        Ok(self.as_file.get_or_init(|| file))
+    }
+
+    /// Whether what is overwritten here goes to new blocks, those of the log's files too.
+    pub(crate) fn copies_on_write(&self) -> bool {
+        #[cfg(target_os = "linux")]
+        return self.as_file().is_ok_and(sys::copies_on_write);
+        #[cfg(not(target_os = "linux"))]
+        return false;
     }
 
     /// The platform has no sync for folders; see [`sys`].

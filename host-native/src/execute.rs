@@ -70,6 +70,10 @@ struct Uring {
     ring: Mutex<Option<sys::Ring>>,
 }
 
+/// The file that the last short write went to, for whoever makes the next: to look for it and to share
+/// it takes a tenth of the time of such a write.
+pub(crate) struct LastFile(FileId, Arc<OpenFile>);
+
 /// A file that commands go to.
 struct OpenFile {
     file: Arc<File>,
@@ -98,6 +102,9 @@ const OPEN_FILES_MAX: usize = 16;
 
 /// Longer writes cost less as a call than the page faults that they would bring about.
 const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
+
+/// Less is not worth an operation of the device's own.
+const WRITE_BACK_BYTES_MIN: usize = 128 << 10;
 
 impl Uring {
     fn ring(&self) -> MutexGuard<'_, Option<sys::Ring>> {
@@ -136,12 +143,25 @@ impl OpenFile {
         sys::map_writable(&self.file, from, end).ok()?
     }
 
+    fn mapping(&self) -> MutexGuard<'_, Mapping> {
+        self.mapping.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Changes the file's length. It is unmapped before: whoever touched a mapping past the end
     /// would kill the process. The next write that is copied maps it anew.
     fn resize(&self, change: impl FnOnce(&File) -> io::Result<()>) -> io::Result<()> {
-        let mut mapping = self.mapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut mapping = self.mapping();
         *mapping = Mapping::NotYet;
         change(&self.file)
+    }
+
+    /// Lets go of a mapping before a sync. For each page of one the kernel would interrupt every
+    /// processor, to see whether it is written to meanwhile.
+    fn unmap(&self) {
+        let mut mapping = self.mapping();
+        if let Mapping::Open(_) = &*mapping {
+            *mapping = Mapping::NotYet;
+        }
     }
 }
 
@@ -176,8 +196,7 @@ impl Executor {
         match (command, fault) {
             (Command::Write(c), fault) => self.run_write(c, fault),
             (Command::Sync(c), fault) => {
-                let result =
-                    fails(fault).and_then(|()| self.dir.sync_file(&self.file(c.name)?.file));
+                let result = fails(fault).and_then(|()| self.sync(&*self.file(c.name)?));
                 c.done(result.map_err(sync_error))
             }
             (Command::SyncDir(c), fault) => {
@@ -216,12 +235,22 @@ impl Executor {
         }
     }
 
-    /// Runs a write, as [`Executor::execute`] does.
-    pub(crate) fn execute_write(&self, write: Write<Vec<u8>>) -> Done<Vec<u8>> {
-        if self.interpose.is_some() || self.is_read_only {
+    /// Runs a plain write, as [`Executor::execute`] does.
+    pub(crate) fn execute_write(
+        &self,
+        write: Write<Vec<u8>>,
+        last: &mut Option<LastFile>,
+    ) -> Done<Vec<u8>> {
+        if self.interpose.is_some() || self.is_read_only || write.sync {
             return self.execute(Command::Write(write));
         }
-        self.run_write(write, None)
+        let wanted = write.name.file;
+        if last.as_ref().is_none_or(|LastFile(file, _)| *file != wanted) {
+            *last = self.file(write.name).ok().map(|open| LastFile(wanted, open));
+        }
+        let Some(LastFile(_, open)) = last else { return self.run_write(write, None) };
+        let result = self.write_plainly(open, write.data.as_ref(), write.offset);
+        write.done(result.map_err(io_error))
     }
 
     fn run_write(&self, c: Write<Vec<u8>>, fault: Option<Fault>) -> Done<Vec<u8>> {
@@ -262,16 +291,29 @@ impl Executor {
                 sys::write_all_at(file, bytes, offset).map_err(io_error)?;
                 return Err(sync_error(error));
             }
+            None if !sync => return self.write_plainly(&open, bytes, offset).map_err(io_error),
             None => {
-                let is_short = bytes.len() <= MAPPED_WRITE_BYTES_MAX;
-                let is_done = (self.maps_appends && is_short && !sync && open.copy(bytes, offset))
-                    || (sync && self.write_past(name, &open, bytes, offset).map_err(io_error)?);
-                if !is_done {
-                    sys::write_all_at(file, bytes, offset).map_err(io_error)?;
+                if !self.write_past(name, &open, bytes, offset).map_err(io_error)? {
+                    write_to_sync(file, bytes, offset)?;
                 }
             }
         }
-        if sync { self.dir.sync_file(file).map_err(sync_error) } else { Ok(()) }
+        if sync { self.sync(&open).map_err(sync_error) } else { Ok(()) }
+    }
+
+    fn write_plainly(&self, open: &OpenFile, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let is_short = bytes.len() <= MAPPED_WRITE_BYTES_MAX;
+        if self.maps_appends && is_short && open.copy(bytes, offset) {
+            return Ok(());
+        }
+        sys::write_all_at(&open.file, bytes, offset)
+    }
+
+    fn sync(&self, open: &OpenFile) -> io::Result<()> {
+        if self.maps_appends {
+            open.unmap();
+        }
+        self.dir.sync_file(&open.file)
     }
 
     /// Writes whole blocks past the page cache, what is before and behind them through it. `false`:
@@ -461,6 +503,25 @@ impl Executor {
     }
 }
 
+/// Writes what is synced next. Of a long write the device takes the first pieces while the next are
+/// copied.
+fn write_to_sync(file: &File, bytes: &[u8], offset: u64) -> Result<(), IoError> {
+    let (mut copied, mut begun) = (0, 0);
+    while copied < bytes.len() {
+        let at = offset + copied as u64;
+        let piece = sys::first_piece(&bytes[copied..], at);
+        sys::write_all_at(file, piece, at).map_err(io_error)?;
+        copied += piece.len();
+        // The sync itself begins with the last.
+        if copied < bytes.len() && copied - begun >= WRITE_BACK_BYTES_MIN {
+            let from = offset + begun as u64;
+            sys::begin_write_back(file, from, copied - begun).map_err(sync_error)?;
+            begun = copied;
+        }
+    }
+    Ok(())
+}
+
 /// Whether an operation changes the folder or a file in it.
 const fn changes(operation: Operation) -> bool {
     match operation {
@@ -599,6 +660,57 @@ mod tests {
         .unwrap();
         assert!(open.copy(b"behind", 150));
         assert!(!open.copy(b"past the end", 195));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_sync_lets_go_of_the_mapping_and_the_next_copy_makes_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig { map_appends: true, ..WalConfig::in_dir(temp.path()) };
+        let executor = Executor::new(Dir::open_path(temp.path(), true).unwrap(), false, &config);
+        executor.create(FIRST.name()).unwrap();
+        executor.allocate(FIRST.name(), 0, 60).unwrap();
+        let open = executor.file(FIRST.name()).unwrap();
+        let is_mapped = || matches!(&*open.mapping(), Mapping::Open(_));
+        let write = |bytes: &[u8], offset, sync| {
+            executor.write(FIRST.name(), bytes, offset, sync, None).unwrap();
+        };
+        for offset in [0, 20, 40] {
+            write(b"copied", offset, false);
+            assert!(is_mapped());
+            if offset == 20 {
+                executor.sync(&open).unwrap();
+            } else {
+                write(b"durable", offset + 10, true);
+            }
+            assert!(!is_mapped());
+        }
+        let found = contents(&executor, FIRST.name());
+        let parts: Vec<_> =
+            found.split(|byte| *byte == 0).filter(|part| !part.is_empty()).collect();
+        assert_eq!(parts, [b"copied" as &[u8], b"durable", b"copied", b"copied", b"durable"]);
+    }
+
+    #[test]
+    fn a_long_write_that_is_synced_arrives_whole() {
+        let content: Vec<u8> = (0..1_200_000_u32).map(|at| (at / 7 % 251) as u8).collect();
+        for (offset, length) in
+            [(0, 0), (0, 5), (77, 262_144), (262_143, 2), (4_096, 1_200_000), (99_999, 1_048_576)]
+        {
+            let file = tempfile::tempfile().unwrap();
+            write_to_sync(&file, &content[..length], offset).unwrap();
+            let mut found = vec![0; length + 1];
+            assert_eq!(sys::read_at(&file, &mut found, offset).unwrap(), length);
+            assert!(found[..length] == content[..length], "{length} bytes at {offset}");
+            assert_eq!(
+                file.metadata().unwrap().len(),
+                if length == 0 { 0 } else { offset + length as u64 }
+            );
+        }
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join("file"), b"").unwrap();
+        let read_only = File::open(temp.path().join("file")).unwrap();
+        assert!(write_to_sync(&read_only, &content, 0).is_err());
     }
 
     #[cfg(unix)]

@@ -10,8 +10,11 @@ use std::time::{Duration, Instant};
 
 /// A write that takes longer holds its writer; what a busy machine does to a thread is shorter.
 const STALL: Duration = Duration::from_millis(1);
-/// Tasks leave writes alone for so long after one: in that time no more than one worker is held.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Tasks leave writes alone for so many times as long as it took: a worker is held for a tenth of its
+/// time at most,
+const PAUSES: u32 = 10;
+/// and for so long at most: a second such write tells soon enough that it goes on.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
 
 /// The last stall, while it matters.
 #[derive(Debug)]
@@ -48,7 +51,8 @@ impl Stall {
 
     fn see(&self, took: Duration) {
         if took >= STALL {
-            let pause = u64::try_from(PAUSE.as_micros()).unwrap_or(0);
+            let pause = took.saturating_mul(PAUSES).min(PAUSE_MAX);
+            let pause = u64::try_from(pause.as_micros()).unwrap_or(0);
             self.over.store(self.micros().saturating_add(pause), Ordering::Relaxed);
         }
     }
@@ -67,6 +71,15 @@ mod tests {
         assert!(stall.is_on());
         stall.see(Duration::ZERO);
         assert!(stall.is_on(), "a short one does not end it");
+        let pause = |took| {
+            let stall = Stall::default();
+            stall.see(took);
+            Duration::from_micros(stall.over.load(Ordering::Relaxed) - stall.micros())
+        };
+        assert!(pause(3 * STALL) <= 30 * STALL, "a worker is held for a tenth of its time");
+        for took in [100 * STALL, Duration::MAX] {
+            assert!((29 * STALL..=PAUSE_MAX).contains(&pause(took)), "{took:?}");
+        }
         stall.over.store(1, Ordering::Relaxed);
         while stall.micros() < 1 {
             std::hint::spin_loop();

@@ -8,7 +8,8 @@
 //! Encoding a record, compressing it if asked, and writing or reading up to 64 KiB of the page
 //! cache happen in the call itself, since going to another thread takes twenty times as long as
 //! that. Should such a write have to wait all the same, as when the kernel has too much to write
-//! back, those of the next 100 ms are left to the log's thread.
+//! back, the next ones are left to the log's thread, for ten times as long as it took and 100 ms at
+//! most.
 //!
 //! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
 //! whose append had not is not in it.

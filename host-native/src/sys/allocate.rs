@@ -15,6 +15,19 @@ pub(crate) fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     if reserve(file, from, to)? { Ok(()) } else { lengthen(file, to) }
 }
 
+/// Whether a file system writes what is overwritten to new blocks, in the files of this folder. A
+/// block that is reserved there, or was written, is not the one that the next write takes.
+#[cfg(target_os = "linux")]
+pub(crate) fn copies_on_write(folder: &File) -> bool {
+    use rustix::fs::{IFlags, fstatfs, ioctl_getflags};
+    /// btrfs, bcachefs and ZFS, by their magic numbers.
+    const KINDS: [u32; 3] = [0x9123_683e, 0xca45_1a4e, 0x2fc1_2fc1];
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it has 32 bits")]
+    let is_such = |told: rustix::fs::StatFs| KINDS.contains(&(told.f_type as u32));
+    let overwrites = || ioctl_getflags(folder).is_ok_and(|flags| flags.contains(IFlags::NOCOW));
+    fstatfs(folder).is_ok_and(is_such) && !overwrites()
+}
+
 fn lengthen(file: &File, to: u64) -> io::Result<()> {
     if file.metadata()?.len() < to { file.set_len(to) } else { Ok(()) }
 }

@@ -1,7 +1,8 @@
-//! What the page cache has of a file, and what it is to fetch.
+//! What the page cache has of a file, what it is to fetch, and what it is to write.
 #![cfg_attr(target_os = "linux", allow(unsafe_code))]
 
 use std::fs::File;
+use std::io;
 
 /// How much of some bytes the page cache has.
 #[allow(dead_code, reason = "there are platforms on which nobody knows")]
@@ -36,6 +37,42 @@ pub(crate) fn advise(file: &File, readahead: Readahead) {
 /// A platform without the hint.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn advise(_file: &File, _readahead: Readahead) {}
+
+/// Has the page cache begin to write some bytes of a file to the device, and does not wait for it.
+/// Nothing is durable by that; a sync that follows has less to wait for.
+///
+/// # Errors
+/// What the file system says when it is to find them a place. That sync need not hear of it again,
+/// so it has failed with this call. A system that does not have the call, or does not allow it,
+/// is no error.
+#[cfg(target_os = "linux")]
+pub(crate) fn begin_write_back(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+    let too_far = |_| io::Error::from(io::ErrorKind::InvalidInput);
+    let offset = libc::off64_t::try_from(offset).map_err(too_far)?;
+    let length = libc::off64_t::try_from(bytes).map_err(too_far)?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no
+    // pointers.
+    let result = unsafe {
+        libc::sync_file_range(file.as_raw_fd(), offset, length, libc::SYNC_FILE_RANGE_WRITE)
+    };
+    match (result, io::Error::last_os_error()) {
+        (0, _) => Ok(()),
+        (_, error) => match error.raw_os_error() {
+            Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL | libc::ESPIPE) => {
+                Ok(())
+            }
+            _ => Err(error),
+        },
+    }
+}
+
+/// A platform without such a call.
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on Linux")]
+pub(crate) fn begin_write_back(_file: &File, _offset: u64, _bytes: usize) -> io::Result<()> {
+    Ok(())
+}
 
 /// How much of some bytes of a file the page cache has. `None`: nobody knows.
 ///
@@ -120,6 +157,19 @@ pub(crate) mod tests {
                 break;
             }
         }
+    }
+
+    #[test]
+    fn writing_back_is_begun_where_that_is_possible() {
+        let file = tempfile::tempfile().unwrap();
+        write_all_at(&file, &[7; 10_000], 0).unwrap();
+        for (offset, bytes) in [(0, 10_000), (5_000, 0), (1 << 40, 1)] {
+            begin_write_back(&file, offset, bytes).unwrap();
+        }
+        let (reader, _writer) = io::pipe().unwrap();
+        begin_write_back(&File::from(std::os::fd::OwnedFd::from(reader)), 0, 5).unwrap();
+        let error = begin_write_back(&file, u64::MAX, 1).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | past the page cache  | O_DIRECT  | none                   | none             | none     |
 //! | what the cache has   | cachestat | none                   | none             | none     |
 //! | read what it has     | preadv2   | none                   | none             | none     |
+//! | begin to write back  | `sync_file_range` | none                 | none             | none     |
 //! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
@@ -29,12 +30,14 @@ mod uring;
 
 pub(crate) use aligned::{Aligned, BLOCK_BYTES};
 pub(crate) use allocate::allocate;
+#[cfg(target_os = "linux")]
+pub(crate) use allocate::copies_on_write;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::evict;
-pub(crate) use cache::{Cached, Readahead, advise, cached};
+pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached};
 #[cfg(unix)]
 pub(crate) use fork::{forks, is_forked_since};
-pub(crate) use positional::{read_at, read_cached, write_all_at};
+pub(crate) use positional::{first_piece, read_at, read_cached, write_all_at};
 pub(crate) use sync::sync_data;
 #[cfg(unix)]
 pub(crate) use sync::{names_of, sync_folder};

@@ -39,7 +39,8 @@ pub(crate) fn write_all_at(file: &File, bytes: &[u8], offset: u64) -> io::Result
     write_whole(bytes, offset, |bytes, offset| write_some(file, first_piece(bytes, offset), offset))
 }
 
-fn first_piece(bytes: &[u8], offset: u64) -> &[u8] {
+/// The first piece of a write, all of it where it is short.
+pub(crate) fn first_piece(bytes: &[u8], offset: u64) -> &[u8] {
     let piece_bytes = usize::try_from(PIECE_BYTES - offset % PIECE_BYTES).unwrap_or(usize::MAX);
     &bytes[..bytes.len().min(piece_bytes)]
 }

@@ -9,10 +9,11 @@
 //! and mounted again, and then the log opens and takes appends.
 #![cfg(target_os = "linux")]
 
-use seawall::{FsyncPolicy, Level, WalConfig};
+use seawall::blocking::Wal;
+use seawall::{Error, FsyncPolicy, Level, Record, WalConfig};
 use seawall_layers::block::{BlockDevice, FORMATS, Format};
 use seawall_layers::disk::{Class, Failing, Image, Target, Unflushed};
-use seawall_layers::history::{END, History};
+use seawall_layers::history::{END, History, MARK};
 use seawall_layers::workload::open;
 use seawall_layers::{machine, seeds};
 use std::path::Path;
@@ -60,7 +61,7 @@ fn settings(folder: &Path, nth: u64) -> WalConfig {
 }
 
 /// Appends, rotations and a deletion, until something fails or all is done.
-fn work(wal: &seawall::blocking::Wal, history: &History, appends: u64) -> Outcome {
+fn work(wal: &Wal, history: &History, appends: u64) -> Outcome {
     let nowhen = || 0;
     let mut refused = false;
     for append in 0..appends {
@@ -72,7 +73,7 @@ fn work(wal: &seawall::blocking::Wal, history: &History, appends: u64) -> Outcom
             refused |= history.delete(wal, before, nowhen).is_err();
         }
         for error in results.into_iter().filter_map(Result::err) {
-            if matches!(error, seawall::Error::Poisoned(_)) {
+            if matches!(error, Error::Poisoned(_)) {
                 for level in [Level::Os, Level::Disk] {
                     let again = history.append(wal, 1, level, nowhen);
                     assert!(again.is_err(), "invariant 13: an append succeeds after a failure");
@@ -195,4 +196,53 @@ fn failing_blocks_under_xfs() {
 #[test]
 fn failing_blocks_under_btrfs() {
     failures_of("btrfs");
+}
+
+/// The kernel is asked to write the first pieces of a long write before its sync is asked for, and
+/// the sync has to hear of each that fails.
+#[test]
+fn a_long_write_of_which_a_piece_fails_is_not_acknowledged() {
+    let value = MARK.repeat(1_000 / MARK.len());
+    let records = vec![Record::put(b"", &value); 1_000];
+    for format in FORMATS {
+        let tried = machine::enter().and_then(|machine| {
+            let block = BlockDevice::new(&machine, format)?;
+            let base = block.image();
+            let mut poisoned = 0;
+            for nth in 1..=5 {
+                block.set_image(&base);
+                let mounted = block.mount()?;
+                let (wal, _) = Wal::open(WalConfig {
+                    max_segment_size: 8 << 20,
+                    fsync_policy: FsyncPolicy::Os,
+                    ..WalConfig::in_dir(mounted.path().join("wal"))
+                })
+                .expect("nothing fails yet");
+                wal.append_batch_with(&records, Level::Disk).expect("nothing fails yet");
+                block.with_disk(|disk| {
+                    disk.failed = 0;
+                    disk.failing.push(Failing {
+                        target: Target::Write(Class::Data),
+                        nth,
+                        count: 1,
+                    });
+                });
+                let appended = wal.append_batch_with(&records, Level::Disk);
+                let has_failed = block.with_disk(|disk| disk.failed > 0);
+                match &appended {
+                    Err(Error::Poisoned(_)) => poisoned += 1,
+                    result => assert!(!has_failed, "{}, write {nth}: {result:?}", format.name),
+                }
+                block.with_disk(|disk| disk.failing.clear());
+                drop(wal);
+                mounted.unmount()?;
+            }
+            println!("{}: {poisoned} of 5 poisoned", format.name);
+            assert!(poisoned > 0, "{}: nothing came of failures", format.name);
+            Ok(())
+        });
+        if let Err(why) = tried {
+            println!("skipped: {}: {why}", format.name);
+        }
+    }
 }
