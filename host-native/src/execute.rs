@@ -70,8 +70,8 @@ struct Uring {
     ring: Mutex<Option<sys::Ring>>,
 }
 
-/// The file that the last short write went to, for whoever makes the next: to look for it and to share
-/// it takes a tenth of the time of such a write.
+/// The file that the last short write went to, for whoever makes the next: to look for it and to
+/// share it takes a twentieth of the time of such a write.
 pub(crate) struct LastFile(FileId, Arc<OpenFile>);
 
 /// A file that commands go to.

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 /// A write that takes longer holds its writer; what a busy machine does to a thread is shorter.
 const STALL: Duration = Duration::from_millis(1);
-/// Tasks leave writes alone for so many times as long as it took: a worker is held for a tenth of its
-/// time at most,
+/// Tasks leave writes alone for so many times as long as it took: a worker is held for a tenth of
+/// its time at most,
 const PAUSES: u32 = 10;
 /// and for so long at most: a second such write tells soon enough that it goes on.
 const PAUSE_MAX: Duration = Duration::from_millis(100);

@@ -10,7 +10,7 @@
 //! | past the page cache  | O_DIRECT  | none                   | none             | none     |
 //! | what the cache has   | cachestat | none                   | none             | none     |
 //! | read what it has     | preadv2   | none                   | none             | none     |
-//! | begin to write back  | `sync_file_range` | none                 | none             | none     |
+//! | begin to write back  | `sync_file_range` | none            | none             | none     |
 //! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
