@@ -68,6 +68,8 @@ struct Course<'a> {
     end: u64,
     /// So many bytes in a row were not zeros.
     in_a_row: usize,
+    /// What came of having the segment written back.
+    begun: Result<(), IoError>,
     pieces: Pieces<'a>,
     stream: Option<Stream>,
 }
@@ -79,7 +81,7 @@ impl<'env> Ahead<'_, 'env> {
             return read.done(result);
         };
         let (offset, wanted) = (read.offset, read.buffer.len());
-        let result = course.read(&mut read.buffer, offset);
+        let result = course.begun.and_then(|()| course.read(&mut read.buffer, offset));
         if result == Ok(wanted) {
             course.end = offset + wanted as u64;
             let is_long = course.in_a_row >= IN_A_ROW_BYTES;
@@ -108,7 +110,8 @@ impl<'env> Ahead<'_, 'env> {
             return None;
         }
         let pieces = Pieces::new(self.executor, segment, memory)?;
-        Some(Course { end: read.offset, in_a_row: 0, pieces, stream: None })
+        let begun = self.executor.begin_write_back(&pieces.file);
+        Some(Course { end: read.offset, in_a_row: 0, begun, pieces, stream: None })
     }
 
     /// Begins to read on behind `last`. `None`: there is no thread to be had.

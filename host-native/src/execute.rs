@@ -367,6 +367,15 @@ impl Executor {
         sys::read_at(&open.file, buffer, offset).map_err(io_error)
     }
 
+    /// Has all of a file begun to be written back that is to be synced soon, unless nothing is to be
+    /// changed.
+    pub(crate) fn begin_write_back(&self, file: &File) -> Result<(), IoError> {
+        if self.is_read_only {
+            return Ok(());
+        }
+        sys::begin_write_back(file, 0, 0).map_err(sync_error)
+    }
+
     fn list(&self) -> io::Result<Vec<Listed>> {
         let mut catalog = Catalog::read(&self.dir);
         let names = self.dir.list(&mut catalog)?;

@@ -38,8 +38,8 @@ pub(crate) fn advise(file: &File, readahead: Readahead) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn advise(_file: &File, _readahead: Readahead) {}
 
-/// Has the page cache begin to write some bytes of a file to the device, and does not wait for it.
-/// Nothing is durable by that; a sync that follows has less to wait for.
+/// Has the page cache begin to write some bytes of a file to the device, 0 for all from there on,
+/// and does not wait for it. Nothing is durable by that; a sync that follows has less to wait for.
 ///
 /// # Errors
 /// What the file system says when it is to find them a place. That sync need not hear of it again,
