@@ -367,8 +367,8 @@ impl Executor {
         sys::read_at(&open.file, buffer, offset).map_err(io_error)
     }
 
-    /// Has all of a file begun to be written back that is to be synced soon, unless nothing is to be
-    /// changed.
+    /// Has all of a file begun to be written back that is to be synced soon, unless nothing is to
+    /// be changed.
     pub(crate) fn begin_write_back(&self, file: &File) -> Result<(), IoError> {
         if self.is_read_only {
             return Ok(());
