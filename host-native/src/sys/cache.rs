@@ -44,7 +44,7 @@ pub(crate) fn advise(_file: &File, _readahead: Readahead) {}
 /// # Errors
 /// What the file system says when it is to find them a place. That sync need not hear of it again,
 /// so it has failed with this call. A system that does not have the call, or does not allow it,
-/// is no error.
+/// is no error, nor is a signal.
 #[cfg(target_os = "linux")]
 pub(crate) fn begin_write_back(file: &File, offset: u64, bytes: usize) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -58,13 +58,17 @@ pub(crate) fn begin_write_back(file: &File, offset: u64, bytes: usize) -> io::Re
     };
     match (result, io::Error::last_os_error()) {
         (0, _) => Ok(()),
-        (_, error) => match error.raw_os_error() {
-            Some(libc::ENOSYS | libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL | libc::ESPIPE) => {
-                Ok(())
-            }
-            _ => Err(error),
-        },
+        (_, error) if has_begun_nothing(&error) => Ok(()),
+        (_, error) => Err(error),
     }
+}
+
+/// Whether a call was not made at all, so that nothing is lost by it.
+#[cfg(target_os = "linux")]
+fn has_begun_nothing(error: &io::Error) -> bool {
+    use libc::{EAGAIN, EINTR, EINVAL, ENOSYS, EOPNOTSUPP, EPERM, ESPIPE};
+    let such = [ENOSYS, EOPNOTSUPP, EPERM, EINVAL, ESPIPE, EINTR, EAGAIN];
+    error.raw_os_error().is_some_and(|code| such.contains(&code))
 }
 
 /// A platform without such a call.
