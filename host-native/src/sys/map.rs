@@ -210,4 +210,24 @@ mod tests {
         }
         assert!(Writable::new(&file, 300_000, 200_000).unwrap().is_none());
     }
+
+    /// 8 MiB of reserved space were made pages of before an append went on.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_copied_into_a_mapping_brings_in_nothing_behind_it() {
+        use crate::sys::{Cached, allocate, cached};
+        let file = tempfile::tempfile().unwrap();
+        allocate(&file, 0, 32 << 20).unwrap();
+        if cached(&file, 0, 32 << 20) != Some(Cached::Nothing) {
+            println!("skipped: temporary files are in memory here, or nobody can tell");
+            return;
+        }
+        let mapping = Writable::new(&file, 0, 32 << 20).unwrap().unwrap();
+        // One after the other, as appends are, and each on a page of its own.
+        for offset in (0..1 << 20).step_by(256 << 10) {
+            assert!(mapping.write(b"frame", offset));
+        }
+        assert_eq!(cached(&file, 0, 1 << 20), Some(Cached::Part));
+        assert_eq!(cached(&file, 1 << 20, 31 << 20), Some(Cached::Nothing));
+    }
 }
