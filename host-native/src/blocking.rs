@@ -202,8 +202,7 @@ impl Wal {
     /// # Errors
     /// When it could not be recorded, or the log is closed or poisoned.
     pub fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
-        let lsn = self.engine().lsn_of(before.into());
-        let (had, _) = self.engine().segments();
+        let (lsn, had) = self.engine().before_deletion(before.into())?;
         self.ask(Ask::DeleteBefore(lsn))?;
         Ok(self.engine().gone(&had))
     }

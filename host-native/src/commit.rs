@@ -269,8 +269,10 @@ pub(crate) struct Wait {
 
 impl Drop for Wait {
     fn drop(&mut self) {
-        if let Some(slot) = self.slot {
-            self.engine.lock().slots.release(slot);
+        if let Some(slot) = self.slot
+            && let Ok(mut state) = self.engine.enter()
+        {
+            state.slots.release(slot);
         }
     }
 }
@@ -283,7 +285,10 @@ impl Future for Wait {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         let Some(slot) = self.slot else { return std::task::Poll::Ready(Ok(())) };
-        let mut state = self.engine.lock();
+        let mut state = match self.engine.enter() {
+            Ok(state) => state,
+            Err(error) => return std::task::Poll::Ready(Err(error)),
+        };
         if let Some(outcome) = state.slots.outcome(slot) {
             drop(state);
             self.slot = None;
@@ -298,7 +303,7 @@ impl Wait {
     /// Waits on this thread, and leads where there is something to lead.
     pub(crate) fn block(mut self) -> Result<(), Error> {
         let Some(slot) = self.slot.take() else { return Ok(()) };
-        self.engine.block_on(self.engine.lock(), slot, None, None).unwrap_or(Ok(()))
+        self.engine.block_on(self.engine.enter()?, slot, None, None).unwrap_or(Ok(()))
     }
 
     /// Waits on this thread for so long at most; `None`: it was too long.
@@ -306,7 +311,10 @@ impl Wait {
         let Some(slot) = self.slot else { return Some(Ok(())) };
         // A timeout that no clock reaches is none.
         let deadline = Instant::now().checked_add(timeout);
-        self.engine.block_on(self.engine.lock(), slot, None, deadline)
+        match self.engine.enter() {
+            Ok(state) => self.engine.block_on(state, slot, None, deadline),
+            Err(error) => Some(Err(error)),
+        }
     }
 }
 
@@ -402,8 +410,14 @@ impl Engine {
 
     /// The lock, for whoever comes from outside.
     fn enter(&self) -> Result<MutexGuard<'_, State>, Error> {
-        // Before the lock: a thread that is no more may hold it.
-        if self.is_forked() { Err(Error::Forked) } else { Ok(self.lock()) }
+        self.refuse_forked()?;
+        Ok(self.lock())
+    }
+
+    /// Before the lock is taken, and by whoever holds something of the log's: in a process that was
+    /// forked off, a thread that is no more may have it.
+    pub(crate) fn refuse_forked(&self) -> Result<(), Error> {
+        if self.is_forked() { Err(Error::Forked) } else { Ok(()) }
     }
 
     /// Whether this is a copy, in a process that came off the one that opened the log.
@@ -1148,10 +1162,11 @@ impl Engine {
         self.lock().log.frame_before_offset(at.segment, at.offset)
     }
 
-    /// The record that a deletion up to `start` keeps first, at the latest.
-    pub(crate) fn lsn_of(&self, start: Start) -> Lsn {
-        let state = self.lock();
-        match start {
+    /// The record that a deletion up to `start` keeps first, at the latest, and the segments that
+    /// there are before it.
+    pub(crate) fn before_deletion(&self, start: Start) -> Result<(Lsn, Vec<SegmentInfo>), Error> {
+        let state = self.enter()?;
+        let lsn = match start {
             Start::First => state.log.first_lsn(),
             Start::Lsn(lsn) => lsn,
             Start::Position(at) => {
@@ -1159,7 +1174,8 @@ impl Engine {
                 let holder = segments.find(|info| info.segment >= at.segment);
                 holder.map_or(state.log.appended().lsn.next(), |info| info.first_lsn)
             }
-        }
+        };
+        Ok((lsn, state.log.segments().collect()))
     }
 
     /// Where the last record begins: see [`position_of`](crate::reader::position_of).

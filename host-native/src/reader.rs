@@ -120,6 +120,14 @@ impl Source {
         }
     }
 
+    /// Whether this process may look at what the source is of.
+    fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Live(engine) => engine.refuse_forked(),
+            Self::Folder(_) => Ok(()),
+        }
+    }
+
     /// How far may be shown, and the last record appended.
     fn end(&self, visibility: Visibility) -> (Watermark, Lsn) {
         match self {
@@ -312,6 +320,7 @@ impl Reading {
 
     /// Goes to another record. What is open of a segment stays open if it is in there.
     pub(crate) fn seek(&mut self, start: Start) -> Result<(), Error> {
+        self.source.check()?;
         if !self.is_at_hand(start) {
             self.find(start)?;
         }
@@ -352,7 +361,7 @@ impl Reading {
     /// Whether [`seek`](Self::seek) reads nothing.
     pub(crate) fn seeks_at_once(&self, start: Start) -> bool {
         let has_footer = |info: &SegmentInfo| info.end.is_some_and(|end| end.has_footer);
-        if start == Start::First {
+        if start == Start::First || self.source.check().is_err() {
             return true;
         }
         if self.is_at_hand(start) {
@@ -617,6 +626,7 @@ impl Reading {
 
     /// Segments came, went or were cut: is what comes next still there?
     fn look_again(&mut self) -> Result<(), Error> {
+        self.source.check()?;
         self.segments = Segments::of(&self.source);
         let Segments { all, first_lsn: first, .. } = &self.segments;
         let (next_lsn, first) = (self.next_lsn, *first);
@@ -669,6 +679,7 @@ impl Reading {
     /// Sees whether more may be shown by now, here or in the next segment. It decides all by one
     /// look at the end: between two the segment may have ended.
     fn go_on(&mut self) -> Result<bool, Error> {
+        self.source.check()?;
         let (visible, _) = self.source.end(self.visibility);
         let current = self.cursor.segment();
         if visible.end.segment > current.segment && current.end.is_none() {

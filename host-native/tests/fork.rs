@@ -2,11 +2,12 @@
 #![cfg(all(unix, not(shuttle)))]
 #![allow(unsafe_code)]
 
-use seawall::blocking::Wal;
+use seawall::blocking::{Reader, Wal};
 use seawall::{Error, Level, Record, WalConfig};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What goes wrong in the child, as its exit status; 0 when nothing does.
-fn use_in_child(wal: Wal) -> i32 {
+fn use_in_child(wal: Wal, mut reader: Reader) -> i32 {
     let record = Record::put(b"key", b"child");
     for level in [Level::Buffered, Level::Os, Level::Disk] {
         for batch in [false, true] {
@@ -33,9 +34,31 @@ fn use_in_child(wal: Wal) -> i32 {
     if refused.iter().any(|result| !matches!(result, Err(Error::Forked))) {
         return 2;
     }
+    let read = [reader.next_record().map(|_| ()), reader.seek(seawall::Lsn::new(1))];
+    if read.iter().any(|result| !matches!(result, Err(Error::Forked))) {
+        return 3;
+    }
     // It waits for no thread, and frees no lock.
-    drop(wal);
+    drop((wal, reader));
     0
+}
+
+/// What a child that runs this ends with.
+fn in_a_child(run: impl FnOnce() -> i32) -> i32 {
+    // SAFETY: the child calls nothing but the log, takes memory, as the C library allows, and ends.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
+    if child == 0 {
+        // SAFETY: should the log wait for ever, the signal ends the child, and that is told.
+        unsafe { libc::alarm(60) };
+        let status = run();
+        // SAFETY: nothing of the parent's is run or flushed by this.
+        unsafe { libc::_exit(status) };
+    }
+    let mut status = 0;
+    // SAFETY: the child is this process's own, and the status a place on the stack.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    status
 }
 
 #[test]
@@ -44,20 +67,25 @@ fn a_log_stays_with_the_process_that_opened_it() {
     let (wal, _) = Wal::open(WalConfig::in_dir(temp.path())).unwrap();
     let append = || wal.append_with(&Record::put(b"key", b"parent"), Level::Disk).unwrap();
     append();
-    // SAFETY: the child calls nothing but the log, takes memory, as the C library allows, and ends.
-    let child = unsafe { libc::fork() };
-    assert!(child >= 0, "fork: {}", std::io::Error::last_os_error());
-    if child == 0 {
-        // SAFETY: should the log wait for ever, the signal ends the child, and that is told below.
-        unsafe { libc::alarm(60) };
-        let status = use_in_child(wal);
-        // SAFETY: nothing of the parent's is run or flushed by this.
-        unsafe { libc::_exit(status) };
-    }
-    let mut status = 0;
-    // SAFETY: the child is this process's own, and the status a place on the stack.
-    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-    assert_eq!(status, 0, "the child's status");
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // It has the log's lock most of the time, and so nearly each time that a child comes off.
+        scope.spawn(|| {
+            while !is_over.load(Ordering::Relaxed) {
+                wal.stats();
+            }
+        });
+        for _ in 0..10 {
+            let mut reader = wal.iter().unwrap();
+            while reader.next_record().unwrap().is_some() {}
+            let status = in_a_child(|| use_in_child(wal.clone(), reader));
+            if status != 0 {
+                is_over.store(true, Ordering::Relaxed);
+            }
+            assert_eq!(status, 0, "the child's status");
+        }
+        is_over.store(true, Ordering::Relaxed);
+    });
     let again = Wal::open(WalConfig::in_dir(temp.path()));
     assert!(matches!(again, Err(Error::Locked { .. })), "the lock is held: {again:?}");
     append();
