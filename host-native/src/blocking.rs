@@ -192,6 +192,8 @@ impl Wal {
     }
 
     /// Where the next record will begin, if no rotation comes between.
+    ///
+    /// Not for a process that was forked off the one with the log open: there it may wait for ever.
     pub fn current_position(&self) -> Position {
         self.engine().appended().end
     }
@@ -259,6 +261,8 @@ impl Wal {
     }
 
     /// Figures about the log at this moment.
+    ///
+    /// Not for a process that was forked off the one with the log open: there it may wait for ever.
     pub fn stats(&self) -> Stats {
         self.engine().stats()
     }

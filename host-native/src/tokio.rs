@@ -192,7 +192,7 @@ impl Wal {
         self.read_from(Start::First).await
     }
 
-    /// Where the next record will begin, if no rotation comes between.
+    /// Where the next record will begin: see [`blocking::Wal::current_position`].
     pub fn current_position(&self) -> Position {
         self.inner.current_position()
     }
@@ -254,7 +254,7 @@ impl Wal {
         self.inner.config()
     }
 
-    /// Figures about the log at this moment.
+    /// Figures about the log at this moment: see [`blocking::Wal::stats`].
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }
