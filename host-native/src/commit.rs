@@ -433,9 +433,8 @@ impl Engine {
     ) -> Result<Admitted, Error> {
         let mut state = self.enter()?;
         if entries.first().is_some_and(|entry| self.writes_in_task(entry.stored_bytes()))
-            && let Some((appended, write)) = state.begin_fast(entries, level)
+            && let Some((appended, write, last)) = state.begin_fast(entries, level)
         {
-            let last = state.last_file.take();
             drop(state);
             let goal = Goal { level, lsn: appended.last };
             let left = self.stall.watch(|| self.run_fast(write, last, goal));
@@ -472,8 +471,7 @@ impl Engine {
         level: Level,
     ) -> Result<Appended, Error> {
         let mut state = self.enter()?;
-        if let Some((appended, write)) = state.begin_fast(entries, level) {
-            let last = state.last_file.take();
+        if let Some((appended, write, last)) = state.begin_fast(entries, level) {
             drop(state);
             let goal = Goal { level, lsn: appended.last };
             if let Some((state, aftermath)) = self.run_fast(write, last, goal) {
@@ -1292,17 +1290,18 @@ impl State {
         self.counters.bytes += entries.iter().map(Entry::stored_bytes).sum::<u64>();
     }
 
-    /// Takes a record on the core's fast path and gives its write, which sets out.
+    /// Takes a record on the core's fast path and gives its write, which sets out, and the file
+    /// that the last one went to.
     fn begin_fast(
         &mut self,
         entries: &[Entry<'_>],
         level: Level,
-    ) -> Option<(Appended, Write<Memory>)> {
+    ) -> Option<(Appended, Write<Memory>, Option<LastFile>)> {
         let ([entry], Level::Os) = (entries, level) else { return None };
         let (appended, write) = self.log.append_fast(entry)?;
         self.count(&appended, entries);
         self.turns.pass(true, false);
-        Some((appended, write))
+        Some((appended, write, self.last_file.take()))
     }
 
     /// Takes a record on the core's fast path, to be written later.
