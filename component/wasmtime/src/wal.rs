@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::patience::Patience;
 use crate::program::Program;
 use crate::types;
-use crate::worker::{Append, Job, Reply, Restart, Watch, Worker};
+use crate::worker::{Answered, Append, Job, Restart, Watch, Worker};
 use seawall_core::record::Record;
 use std::fmt;
 use std::future::Future;
@@ -233,14 +233,19 @@ impl Wal {
         records: &[Record<'_>],
         level: Option<types::Level>,
     ) -> Pending<types::Appended> {
-        let (reply, answer) = oneshot::channel();
         let level = level.unwrap_or(self.level);
-        match Groups::of(records) {
-            _ if records.is_empty() => refuse(reply, types::Error::EmptyBatch),
-            None => refuse(reply, too_large(records)),
-            Some(groups) => self.jobs.send(Job::Append(Append { groups, level, reply })),
-        }
-        let pending = Pending::new(received(answer));
+        let groups = match Groups::of(records) {
+            _ if records.is_empty() => return refuse(types::Error::EmptyBatch),
+            None => return refuse(too_large(records)),
+            Some(groups) => groups,
+        };
+        let (reply, answer) = oneshot::channel();
+        self.jobs.send(Job::Append(Append { groups, level, reply }));
+        let pending = Pending::new(async {
+            let Answered { result, groups } = answer.await.map_err(|_| Error::Stopped)?;
+            drop(groups);
+            result
+        });
         if let types::Level::Disk = level { pending } else { pending.short(&self.jobs) }
     }
 
@@ -386,9 +391,8 @@ fn ask<T: Send + 'static>(
     Pending::new(received(answer))
 }
 
-fn refuse<T>(reply: Reply<T>, error: types::Error) {
-    // The other end is in this very call.
-    reply.send(Err(Error::Log(error))).ok();
+fn refuse<T: Send + 'static>(error: types::Error) -> Pending<T> {
+    Pending::new(std::future::ready(Err(Error::Log(error))))
 }
 
 fn too_large(records: &[Record<'_>]) -> types::Error {

@@ -18,9 +18,6 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use wasmtime::component::ResourceAny;
 
-/// Where a caller waits.
-pub(crate) type Reply<T> = oneshot::Sender<Result<T, Error>>;
-
 /// What the thread is asked.
 pub(crate) enum Job {
     Append(Append),
@@ -33,13 +30,27 @@ pub(crate) enum Job {
 pub(crate) struct Append {
     pub(crate) groups: Groups,
     pub(crate) level: types::Level,
-    pub(crate) reply: Reply<types::Appended>,
+    pub(crate) reply: oneshot::Sender<Answered>,
+}
+
+/// An append's answer, and its records, to be freed by the thread that took memory for them: where
+/// this one frees what the other takes, both wait for the allocator, asleep, and each call anew.
+pub(crate) struct Answered {
+    pub(crate) result: Result<types::Appended, Error>,
+    pub(crate) groups: Groups,
+}
+
+impl Append {
+    fn answer(self, result: Result<types::Appended, Error>) {
+        let Self { groups, reply, .. } = self;
+        reply.send(Answered { result, groups }).ok();
+    }
 }
 
 /// Somebody who waits for records.
 pub(crate) struct Watch {
     pub(crate) interest: types::Interest,
-    pub(crate) reply: Reply<()>,
+    pub(crate) reply: oneshot::Sender<Result<(), Error>>,
     /// In the store that there is now.
     pub(crate) subscription: Option<ResourceAny>,
 }
@@ -347,12 +358,12 @@ impl Worker {
         };
         let mut rest = waiting.split_off(appended.len().min(waiting.len()));
         for (append, appended) in waiting.into_iter().zip(appended) {
-            append.reply.send(Ok(appended)).ok();
+            append.answer(Ok(appended));
         }
         match error {
             Some(error) if concerns_one(&error) && !rest.is_empty() => {
                 let failed = rest.remove(0);
-                failed.reply.send(Err(Error::Log(error))).ok();
+                failed.answer(Err(Error::Log(error)));
                 rest
             }
             Some(error) => {
@@ -475,7 +486,7 @@ impl Worker {
 
 fn answer(waiting: Vec<Append>, error: &Error) {
     for append in waiting {
-        append.reply.send(Err(error.clone())).ok();
+        append.answer(Err(error.clone()));
     }
 }
 
@@ -498,9 +509,11 @@ mod tests {
         Worker::open(program, path.to_owned(), config).unwrap().0
     }
 
-    type Answer = oneshot::Receiver<Result<types::Appended, Error>>;
-
-    fn append(jobs: &Sender<Job>, records: &[Record<'_>], level: types::Level) -> Answer {
+    fn append(
+        jobs: &Sender<Job>,
+        records: &[Record<'_>],
+        level: types::Level,
+    ) -> oneshot::Receiver<Answered> {
         let (reply, answer) = oneshot::channel();
         let groups = Groups::of(records).unwrap();
         jobs.send(Job::Append(Append { groups, level, reply })).ok();
@@ -535,16 +548,16 @@ mod tests {
         jobs.send(Job::Stop).ok();
         worker.run(&taken);
         for (number, answer) in (0..).zip(answers) {
-            let appended = answer.blocking_recv().unwrap().unwrap();
+            let appended = answer.blocking_recv().unwrap().result.unwrap();
             assert_eq!((appended.first, appended.last), (2 * number + 2, 2 * number + 3));
         }
         let after = stats.blocking_recv().unwrap().unwrap();
         assert_eq!(after.durable, 201);
         assert_eq!(after.syncs - before.syncs, 1, "100 appends, one sync");
-        assert_eq!(first.blocking_recv().unwrap().unwrap().first, 202);
-        let refused = refused.blocking_recv().unwrap();
+        assert_eq!(first.blocking_recv().unwrap().result.unwrap().first, 202);
+        let refused = refused.blocking_recv().unwrap().result;
         assert!(matches!(refused, Err(Error::Log(types::Error::TooLarge(_)))), "{refused:?}");
-        assert_eq!(last.blocking_recv().unwrap().unwrap().first, 203);
+        assert_eq!(last.blocking_recv().unwrap().result.unwrap().first, 203);
     }
 
     #[test]

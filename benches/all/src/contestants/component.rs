@@ -4,7 +4,7 @@ use super::seawall::record;
 use crate::contestant::{Ability, Appending, Contestant, Log, Outcome, Seen, Setup};
 use crate::row::Pack;
 use seawall::{Level, Record};
-use seawall_wasmtime::{Limits, Program, Wal, types};
+use seawall_wasmtime::{Found, Limits, Program, Wal, types};
 use std::path::Path;
 use std::sync::OnceLock;
 
@@ -65,12 +65,32 @@ impl Contestant for Component {
             ..default
         };
         let (wal, _) = Wal::open(program, dir, config).wait()?;
-        Ok(Box::new(Open { wal }))
+        Ok(Box::new(Open { wal, starts: Vec::new() }))
     }
 }
 
 struct Open {
     wal: Wal,
+    /// Where each record begins, once somebody is to seek.
+    starts: Vec<types::Position>,
+}
+
+impl Open {
+    fn pages(&self, mut see: impl FnMut(&Found<'_>)) -> Outcome<u64> {
+        let first = self.wal.stats().wait()?.first;
+        let cursor = self.wal.read_from(first).wait()?;
+        let mut count = 0;
+        loop {
+            let page = cursor.read_batch(PAGE_BYTES).wait()?;
+            if page.is_empty() {
+                return Ok(count);
+            }
+            for found in page.records() {
+                see(&found);
+                count += 1;
+            }
+        }
+    }
 }
 
 const fn level_of(level: Level) -> types::Level {
@@ -112,23 +132,21 @@ impl Log for Open {
     }
 
     fn read_all(&self, see: Seen<'_>) -> Outcome<u64> {
-        let first = self.wal.stats().wait()?.first;
-        let cursor = self.wal.read_from(first).wait()?;
-        let mut count = 0;
-        loop {
-            let page = cursor.read_batch(PAGE_BYTES).wait()?;
-            if page.is_empty() {
-                return Ok(count);
-            }
-            for found in page.records() {
-                see(found.record.key, found.record.value);
-                count += 1;
-            }
-        }
+        self.pages(|found| see(found.record.key, found.record.value))
+    }
+
+    fn index(&mut self) -> Outcome<u64> {
+        let mut starts = Vec::new();
+        let count = self.pages(|Found { segment, offset, .. }| {
+            starts.push(types::Position { segment: *segment, offset: *offset });
+        })?;
+        self.starts = starts;
+        Ok(count)
     }
 
     fn seek(&self, number: u64) -> Outcome<usize> {
-        let page = self.wal.read_from(number + 1).wait()?.read_batch(1).wait()?;
+        let start = *self.starts.get(usize::try_from(number)?).ok_or("no such record")?;
+        let page = self.wal.read_from(start).wait()?.read_batch(1).wait()?;
         let found = page.records().next().ok_or("no such record")?;
         Ok(found.record.key.len() + found.record.value.len())
     }
