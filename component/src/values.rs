@@ -241,7 +241,8 @@ pub(crate) fn failure(failure: Failure) -> wit::Failure {
             Operation::Create => wit::Operation::Create,
             Operation::Allocate => wit::Operation::Preallocate,
             Operation::Write => wit::Operation::Write,
-            Operation::Sync => wit::Operation::Sync,
+            // Nobody here asks for write-backs; whoever loses one has lost what it was to sync.
+            Operation::Sync | Operation::WriteBack => wit::Operation::Sync,
             Operation::Truncate => wit::Operation::Truncate,
             Operation::Rename => wit::Operation::Rename,
             Operation::Remove => wit::Operation::Remove,

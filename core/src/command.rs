@@ -30,6 +30,8 @@ pub enum Command<B> {
     Write(Write<B>),
     /// Make a file's content durable.
     Sync(Sync),
+    /// Begin with what a sync will have to do.
+    WriteBack(WriteBack),
     /// Set a file's length.
     Truncate(Truncate),
     /// Give a file another name.
@@ -121,6 +123,21 @@ pub struct Sync {
     pub(crate) id: CommandId,
     /// Its name.
     pub name: FileName,
+}
+
+/// Have the device begin with bytes `from..to` of a file, which were written before this command
+/// began, and do not wait for it. Nothing is durable by that: a sync that comes later has less to
+/// do. A host that cannot has done it; one that was told of a failure, of which the sync need not
+/// hear again, has failed.
+#[derive(Debug)]
+pub struct WriteBack {
+    pub(crate) id: CommandId,
+    /// Its name.
+    pub name: FileName,
+    /// The first byte.
+    pub from: u64,
+    /// The byte past the last.
+    pub to: u64,
 }
 
 /// Make a file `bytes` long; bytes past its old end read as zeros.
@@ -238,7 +255,7 @@ macro_rules! plain_commands {
     )*};
 }
 
-plain_commands!(Create Allocate Sync Truncate Rename Remove SyncDir);
+plain_commands!(Create Allocate Sync WriteBack Truncate Rename Remove SyncDir);
 
 impl<B> Write<B> {
     /// All bytes were written (and synced, if asked), or it failed.
@@ -269,6 +286,7 @@ impl<B> Command<B> {
             Self::Allocate(_) => Operation::Allocate,
             Self::Write(_) => Operation::Write,
             Self::Sync(_) => Operation::Sync,
+            Self::WriteBack(_) => Operation::WriteBack,
             Self::Truncate(_) => Operation::Truncate,
             Self::Rename(_) => Operation::Rename,
             Self::Remove(_) => Operation::Remove,
@@ -285,6 +303,7 @@ impl<B> Command<B> {
             | Self::Allocate(Allocate { name, .. })
             | Self::Write(Write { name, .. })
             | Self::Sync(Sync { name, .. })
+            | Self::WriteBack(WriteBack { name, .. })
             | Self::Truncate(Truncate { name, .. })
             | Self::Rename(Rename { from: name, .. })
             | Self::Remove(Remove { name, .. })
@@ -305,6 +324,8 @@ pub enum Operation {
     Write,
     /// [`Sync`].
     Sync,
+    /// [`WriteBack`].
+    WriteBack,
     /// [`Truncate`].
     Truncate,
     /// [`Rename`].
@@ -326,6 +347,7 @@ impl core::fmt::Display for Operation {
             Self::Allocate => "preallocate",
             Self::Write => "write",
             Self::Sync => "sync",
+            Self::WriteBack => "write-back",
             Self::Truncate => "truncate",
             Self::Rename => "rename",
             Self::Remove => "remove",

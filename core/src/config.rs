@@ -79,6 +79,10 @@ pub struct Config {
     /// doubles what it has. What is reserved and not used is read when the log is opened after a
     /// crash. The size of a segment or more: all of it at once.
     pub reserve_bytes: u64,
+    /// Whenever so many bytes have been written that no sync covers, the device is told to begin
+    /// with them, so that the sync to come has little left to wait for. `None`: whoever caches them
+    /// decides; for a host that cannot tell the device.
+    pub write_back_bytes: Option<u64>,
     /// The files of so many deleted segments at most are kept, to become segments again: their
     /// blocks are written already. 0: none.
     pub recycle_max: usize,
@@ -108,6 +112,7 @@ impl Default for Config {
             fsync_policy: FsyncPolicy::Batch(Duration::from_millis(5)),
             preallocate: true,
             reserve_bytes: 8 << 20,
+            write_back_bytes: None,
             recycle_max: 0,
             recovery: RecoveryPolicy::default(),
             scan: RecoveryScan::default(),
@@ -137,6 +142,9 @@ pub const BATCH_BYTES_MAX: u64 = 64 << 20;
 /// The least that is reserved at a time: a sector.
 pub const RESERVE_BYTES_MIN: u64 = 512;
 
+/// The least that is written back at a time: a sector.
+pub const WRITE_BACK_BYTES_MIN: u64 = 512;
+
 /// Room that a segment keeps for the footer of a segment with one index entry.
 pub(crate) const FOOTER_BYTES: u64 = 160;
 
@@ -152,6 +160,9 @@ impl Config {
         within("segment_bytes_max", segment_bytes, SEGMENT_BYTES_MIN, SEGMENT_BYTES_MAX)?;
         within("batch_bytes", self.batch_bytes, BATCH_BYTES_MIN, BATCH_BYTES_MAX)?;
         within("reserve_bytes", self.reserve_bytes, RESERVE_BYTES_MIN, u64::MAX)?;
+        if let Some(bytes) = self.write_back_bytes {
+            within("write_back_bytes", bytes, WRITE_BACK_BYTES_MIN, u64::MAX)?;
+        }
         within("record_bytes_max", self.record_bytes_max, 1, u64::MAX)?;
         if let FsyncPolicy::Batch(window) = self.fsync_policy {
             let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);

@@ -113,6 +113,9 @@ struct Open {
     /// Up to here its blocks have been written, if only with zeros.
     padded: u64,
     is_syncing: bool,
+    /// Up to here the device has been told to begin with what was written.
+    written_back: u64,
+    is_writing_back: bool,
     /// Up to here its space is reserved; [`NOT_RESERVED`] where it goes without.
     reserved: u64,
     /// More is being reserved, up to here.
@@ -151,6 +154,7 @@ enum Job {
         to: Mark,
         began: Time,
     },
+    WriteBack(SegmentId),
     Allocate(SegmentId),
     Trim(SegmentId),
     Spare,
@@ -206,6 +210,8 @@ pub struct Log<B> {
     want_written: Lsn,
     want_durable: Lsn,
     unsynced_since: Option<Time>,
+    /// Before then nothing is written back.
+    write_back_again: Time,
     request: Request<B>,
     /// The segment that a truncation has ended, until it has its footer.
     cut_segment: Option<Open>,
@@ -300,6 +306,7 @@ impl<B: Buffer> Log<B> {
             want_written: mark.lsn,
             want_durable: mark.lsn,
             unsynced_since: None,
+            write_back_again: Time::default(),
             request: Request::Idle,
             cut_segment: None,
             request_result: None,
@@ -521,6 +528,7 @@ impl<B: Buffer> Log<B> {
 
     fn set_back(&mut self, now: Time) {
         self.unsynced_since = self.unsynced_since.map(|since| since.min(now));
+        self.write_back_again = self.write_back_again.min(now);
         for open in &mut self.open {
             open.aged_from = open.aged_from.min(now);
         }
@@ -567,7 +575,10 @@ impl<B: Buffer> Log<B> {
     }
 
     fn poll_background(&mut self) -> Option<Command<B>> {
-        self.poll_request().or_else(|| self.poll_trim()).or_else(|| self.poll_spare())
+        self.poll_request()
+            .or_else(|| self.poll_trim())
+            .or_else(|| self.poll_spare())
+            .or_else(|| self.poll_write_back())
     }
 
     /// Takes a command back. Appends that a full disk undid are returned: whoever waits for their
@@ -583,6 +594,7 @@ impl<B: Buffer> Log<B> {
         match job {
             Job::Batch => self.batch_done(id, outcome),
             Job::Sync { segment, to, began } => self.sync_done(segment, to, began, outcome),
+            Job::WriteBack(segment) => self.write_back_done(segment, outcome),
             Job::Allocate(segment) => self.allocate_done(segment, outcome),
             Job::Trim(segment) => self.trim_done(segment, outcome),
             Job::Spare => self.spare_done(outcome),
@@ -767,6 +779,8 @@ impl Open {
             synced: mark,
             padded: 0,
             is_syncing: false,
+            written_back: end,
+            is_writing_back: false,
             reserved: if config.preallocate { file_bytes } else { NOT_RESERVED },
             reserving: None,
             trim: Step::Due,
@@ -783,6 +797,11 @@ impl Open {
     /// Whether it has ended and all of it is durable.
     fn is_retired(&self) -> bool {
         self.sealed.is_some() && self.synced.offset == self.end
+    }
+
+    /// Whether a command for it is on its way that its length must not change under, nor its name.
+    fn is_busy(&self) -> bool {
+        self.is_syncing || self.is_writing_back || self.reserving.is_some()
     }
 
     fn info(&self) -> SegmentInfo {

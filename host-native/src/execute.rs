@@ -106,6 +106,9 @@ const MAPPED_WRITE_BYTES_MAX: usize = 4 << 10;
 /// Less is not worth an operation of the device's own.
 const WRITE_BACK_BYTES_MIN: usize = 128 << 10;
 
+/// So far back it is looked whether the device is still at work.
+const WRITE_BACK_LOOK_BYTES: u64 = 16 << 20;
+
 impl Uring {
     fn ring(&self) -> MutexGuard<'_, Option<sys::Ring>> {
         self.ring.lock().unwrap_or_else(PoisonError::into_inner)
@@ -155,8 +158,8 @@ impl OpenFile {
         change(&self.file)
     }
 
-    /// Lets go of a mapping before a sync. For each page of one the kernel would interrupt every
-    /// processor, to see whether it is written to meanwhile.
+    /// Lets go of a mapping before its pages are written back. For each of them the kernel would
+    /// interrupt every processor, to see whether it is written to meanwhile.
     fn unmap(&self) {
         let mut mapping = self.mapping();
         if let Mapping::Open(_) = &*mapping {
@@ -197,6 +200,10 @@ impl Executor {
             (Command::Write(c), fault) => self.run_write(c, fault),
             (Command::Sync(c), fault) => {
                 let result = fails(fault).and_then(|()| self.sync(&*self.file(c.name)?));
+                c.done(result.map_err(sync_error))
+            }
+            (Command::WriteBack(c), fault) => {
+                let result = fails(fault).and_then(|()| self.write_back(c.name, c.from, c.to));
                 c.done(result.map_err(sync_error))
             }
             (Command::SyncDir(c), fault) => {
@@ -314,6 +321,21 @@ impl Executor {
             open.unmap();
         }
         self.dir.sync_file(&open.file)
+    }
+
+    /// A device that has not done what it was told before is told no more: whoever asks for more
+    /// than it takes is held, and the upkeep has other things to do.
+    fn write_back(&self, name: FileName, from: u64, to: u64) -> io::Result<()> {
+        let open = self.file(name)?;
+        let before = from.saturating_sub(WRITE_BACK_LOOK_BYTES);
+        if sys::is_under_write_back(&open.file, before, to - before) != Some(false) {
+            return Ok(());
+        }
+        if self.maps_appends {
+            open.unmap();
+        }
+        let bytes = usize::try_from(to.saturating_sub(from)).unwrap_or(usize::MAX);
+        sys::begin_write_back(&open.file, from, bytes)
     }
 
     /// Writes whole blocks past the page cache, what is before and behind them through it. `false`:
@@ -540,7 +562,11 @@ const fn changes(operation: Operation) -> bool {
         | Operation::Truncate
         | Operation::Rename
         | Operation::Remove => true,
-        Operation::Sync | Operation::SyncDir | Operation::Read | Operation::List => false,
+        Operation::Sync
+        | Operation::WriteBack
+        | Operation::SyncDir
+        | Operation::Read
+        | Operation::List => false,
     }
 }
 
@@ -557,6 +583,7 @@ fn call_of(command: &Command<Vec<u8>>) -> Call {
         Command::Read(c) => (c.offset, c.buffer.len() as u64, false),
         Command::Allocate(c) => (c.from, c.to.saturating_sub(c.from), false),
         Command::Truncate(c) => (c.bytes, 0, false),
+        Command::WriteBack(c) => (c.from, c.to.saturating_sub(c.from), false),
         Command::Sync(_) | Command::SyncDir(_) => (0, 0, true),
         _ => (0, 0, false),
     };
@@ -720,6 +747,35 @@ mod tests {
         std::fs::write(temp.path().join("file"), b"").unwrap();
         let read_only = File::open(temp.path().join("file")).unwrap();
         assert!(write_to_sync(&read_only, &content, 0).is_err());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_device_is_given_what_was_written_as_far_as_is_said() {
+        let temp = tempfile::tempdir().unwrap();
+        for map_appends in [false, true] {
+            let config = WalConfig { map_appends, ..WalConfig::in_dir(temp.path()) };
+            let dir = Dir::open_path(temp.path(), true).unwrap();
+            let executor = Executor::new(dir, false, &config);
+            executor.create(FIRST.name()).unwrap();
+            executor.allocate(FIRST.name(), 0, 2 << 20).unwrap();
+            for page in 0..512 {
+                executor.write(FIRST.name(), &[7; 4 << 10], page << 12, false, None).unwrap();
+            }
+            let open = executor.file(FIRST.name()).unwrap();
+            let dirty = || sys::dirty(&open.file);
+            if dirty().is_none_or(|pages| pages < 500) {
+                println!("skipped: the file system does not tell, or has written them already");
+                return;
+            }
+            executor.write_back(FIRST.name(), 0, 1 << 20).unwrap();
+            assert!(dirty().unwrap() <= 256, "{map_appends}: {:?} pages are left", dirty());
+            executor.sync(&open).unwrap();
+            assert_eq!(
+                (sys::is_under_write_back(&open.file, 0, 2 << 20), dirty()),
+                (Some(false), Some(0))
+            );
+        }
     }
 
     #[cfg(unix)]

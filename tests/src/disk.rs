@@ -208,6 +208,9 @@ impl Disk {
                 }
                 c.done(error.map_or(Ok(()), Err))
             }
+            // What it has begun with may be on the device after a crash, as anything else that was
+            // written.
+            Command::WriteBack(c) => c.done(error.map_or(Ok(()), Err)),
             Command::SyncDir(c) => {
                 if error.is_none() {
                     self.sync_folder(c.folder);

@@ -45,6 +45,7 @@ pub fn setups() -> [Setup; 2] {
         policy: FsyncPolicy::Os,
         preallocate: false,
         recycle_max: 0,
+        write_back_bytes: Some(512),
         recovery: RecoveryPolicy::Strict,
         scan: RecoveryScan::Tail,
         checksum: ChecksumKind::Crc32c,

@@ -37,6 +37,8 @@ pub struct Setup {
     pub preallocate: bool,
     /// [`Config::recycle_max`].
     pub recycle_max: usize,
+    /// [`Config::write_back_bytes`].
+    pub write_back_bytes: Option<u64>,
     /// [`Config::recovery`].
     pub recovery: RecoveryPolicy,
     /// [`Config::scan`].
@@ -67,8 +69,9 @@ impl Setup {
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             checksum: if random.chance(1, 4) { ChecksumKind::Xxh3 } else { ChecksumKind::Crc32c },
             sector_bytes: if random.chance(1, 2) { 512 } else { 4_096 },
-            // Without a number of its own, so that older seeds mean what they did.
+            // Without numbers of their own, so that older seeds mean what they did.
             recycle_max: random.clone().index(3),
+            write_back_bytes: random.clone().number().is_multiple_of(2).then_some(1_024),
         }
     }
 
@@ -81,6 +84,7 @@ impl Setup {
             preallocate: self.preallocate,
             reserve_bytes: if self.sector_bytes == 512 { 1_024 } else { self.segment_bytes },
             recycle_max: self.recycle_max,
+            write_back_bytes: self.write_back_bytes,
             recovery: self.recovery,
             scan: self.scan,
             compression: Compression::None,

@@ -580,6 +580,7 @@ fn describe(command: &Command<Memory>) -> String {
         Command::Create(create) => name(&create.name),
         Command::Remove(remove) => name(&remove.name),
         Command::Sync(sync) => name(&sync.name),
+        Command::WriteBack(c) => format!("{} {}..{}", name(&c.name), c.from, c.to),
         Command::Allocate(allocate) => format!("{} to {}", name(&allocate.name), allocate.to),
         Command::SyncDir(_) | Command::List(_) => format!("{}", command.operation()),
     }

@@ -2441,3 +2441,115 @@ fn only_what_somebody_waits_for_is_written_and_a_sync_under_way_gathers() {
     run(&mut disk, &mut log);
     assert_eq!(log.durable(), log.appended());
 }
+
+/// Appends a record so long to the kernel, at this time, and runs what is due but for what the log
+/// has written back, which is returned.
+fn write_plainly(disk: &mut Disk, log: &mut Log<Memory>, micros: u64) -> Vec<Command<Memory>> {
+    log.tick(Time::from_micros(micros));
+    log.append(&Entry::from(&Record::put(b"key", &[7; 400])), Level::Os).unwrap();
+    let mut begun = Vec::new();
+    while let Some(command) = log.poll_command() {
+        match command {
+            Command::WriteBack(_) => begun.push(command),
+            other => drop(log.complete(disk.execute(other, None))),
+        }
+    }
+    begun
+}
+
+fn writing_back() -> Config {
+    let segment_bytes_max = 64 << 10;
+    let (fsync_policy, write_back_bytes) = (FsyncPolicy::Os, Some(1_024));
+    Config { segment_bytes_max, fsync_policy, write_back_bytes, preallocate: false, ..config() }
+}
+
+/// From where to where.
+fn range(command: &Command<Memory>) -> (u64, u64) {
+    match command {
+        Command::WriteBack(c) => (c.from, c.to),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_plain_writes_leave_is_written_back_once_and_in_steps() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &writing_back());
+    let (mut from, mut micros) = (FRAMES_OFFSET, 1_000);
+    for _ in 0..50 {
+        micros += 1_000;
+        for command in write_plainly(&mut disk, &mut log, micros) {
+            let (begun, to) = range(&command);
+            assert_eq!(begun, from, "nothing twice, nothing left out");
+            assert!(to - begun >= 1_024 && to % 1_024 == 0, "{begun}..{to}");
+            assert!(to <= log.written().end.offset && log.written().end.offset - to < 2_048);
+            log.complete(disk.execute(command, None));
+            from = to;
+        }
+    }
+    assert!(from > 18 << 10, "{from} of {:?}", log.written());
+    // What a sync has taken needs no more.
+    log.flush(Level::Disk).unwrap();
+    run(&mut disk, &mut log);
+    let synced = log.durable().end.offset;
+    let begun: Vec<_> =
+        (0..6).flat_map(|_| write_plainly(&mut disk, &mut log, micros + 1_000)).collect();
+    assert_eq!(begun.iter().map(range).map(|(from, _)| from).next(), Some(synced));
+    // While one is under way there is no other, and the log neither cuts the segment nor ends.
+    for _ in 0..10 {
+        micros += 1_000;
+        assert!(write_plainly(&mut disk, &mut log, micros).is_empty());
+    }
+    log.truncate_after(Lsn::new(5)).unwrap();
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), None);
+    for command in begun {
+        log.complete(disk.execute(command, None));
+    }
+    run(&mut disk, &mut log);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    assert_eq!(log.appended().lsn, Lsn::new(5));
+}
+
+#[test]
+fn a_burst_is_written_back_in_part_and_durable_writes_not_at_all() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &writing_back());
+    // 100 records within a microsecond: 256 MiB a second would be 268 bytes.
+    let mut begun = 0;
+    for _ in 0..100 {
+        for command in write_plainly(&mut disk, &mut log, 1_000) {
+            begun += 1;
+            log.complete(disk.execute(command, None));
+        }
+    }
+    assert_eq!(begun, 1);
+    // The clock is set back; that holds up nothing.
+    let begun: Vec<_> = (0..6).flat_map(|_| write_plainly(&mut disk, &mut log, 1)).collect();
+    assert_eq!(begun.len(), 1);
+
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &writing_back());
+    for at in 0..50 {
+        log.tick(Time::from_micros(1_000 * at));
+        append(&mut disk, &mut log, &[7; 400]).unwrap();
+        assert!(log.poll_command().is_none());
+    }
+}
+
+#[test]
+fn a_write_back_that_fails_has_lost_what_a_sync_may_not_tell() {
+    for fault in [Fault::Fails, Fault::NoSpace] {
+        let mut disk = Disk::with_sectors(512);
+        let mut log = open_with(&mut disk, &writing_back());
+        let begun: Vec<_> =
+            (1..7).flat_map(|at| write_plainly(&mut disk, &mut log, 1_000 * at)).collect();
+        for command in begun {
+            log.complete(disk.execute(command, Some(fault)));
+        }
+        let poison = log.poison().expect("it failed");
+        assert_eq!(poison.0.operation, Operation::WriteBack);
+        assert_eq!(log.poll_command().map(|command| command.operation()), None);
+        assert!(matches!(log.flush(Level::Disk), Err(AppendError::Poisoned(_))));
+    }
+}

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 type Set = fn(&mut WalConfig, u64);
 
 /// What may be set to any number.
-const NUMBERS: [(&str, Set); 10] = [
+const NUMBERS: [(&str, Set); 11] = [
     ("max_segment_size", |config, number| config.max_segment_size = number),
     ("max_segment_age", |config, number| {
         config.max_segment_age = Some(Duration::from_millis(number));
@@ -25,6 +25,7 @@ const NUMBERS: [(&str, Set); 10] = [
     ("max_record_size", |config, number| config.max_record_size = number),
     ("batch_size", |config, number| config.batch_size = number),
     ("buffers", |config, number| config.buffers = usize::try_from(number).unwrap_or(usize::MAX)),
+    ("write_back_size", |config, number| config.write_back_size = Some(number)),
     ("uring_size", |config, number| config.uring_size = Some(number)),
     ("read_size", |config, number| config.read_size = number),
 ];

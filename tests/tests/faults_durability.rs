@@ -239,6 +239,7 @@ impl Meter for Tell {
             Event::Synced { lsn, .. } => format!("synced {lsn}"),
             Event::Degraded(failure) => format!("degraded {failure}"),
             Event::DiskFull(failure) => format!("full {failure}"),
+            Event::Poisoned(poison) => format!("poisoned: {poison}"),
             _ => return,
         };
         // Nobody listens any more once the test has seen enough.
@@ -444,6 +445,45 @@ fn a_log_that_is_let_go_syncs_what_it_has() {
             drop(wal);
             assert_eq!(watch.unsynced(), [], "{policy:?}, {level:?}");
             assert_eq!(reopened(temp.path()), [b"let go".to_vec()]);
+        }
+    }
+}
+
+/// The kernel may lose bytes as it begins with them, and tell whoever had it begin, not the sync.
+#[test]
+fn what_is_lost_in_a_write_back_is_not_acknowledged_by_the_sync_behind_it() {
+    for maps in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let watch = Arc::new(Watch::default());
+        let (tell, told) = channel();
+        let config = WalConfig {
+            meter: Some(Arc::new(Tell(Mutex::new(tell)))),
+            map_appends: maps && cfg!(unix),
+            write_back_size: Some(4 << 10),
+            max_segment_size: 1 << 20,
+            ..config(temp.path(), FsyncPolicy::Os, &watch)
+        };
+        let (wal, _) = Wal::open(config).unwrap();
+        watch.set(fail_nth(
+            3,
+            |call| call.operation == Operation::WriteBack,
+            || Fault::Fails(os_error(EIO)),
+        ));
+        // The third is asked for when the log says so, by its own thread.
+        let error =
+            (0..1_000_000).find_map(|_| wal.append(&Record::put(b"k", &[7; 500])).err()).unwrap();
+        let poisoned = told.iter().find(|told| told.contains("poisoned")).unwrap();
+        assert!(poisoned.contains("write-back of 0000000000000000000"), "{poisoned}");
+        assert!(matches!(error, Error::Poisoned(_)), "{error}");
+        assert!(matches!(wal.sync(), Err(Error::Poisoned(_))));
+        let begun: Vec<_> = watch
+            .calls()
+            .into_iter()
+            .filter(|call| call.operation == Operation::WriteBack)
+            .collect();
+        assert_eq!(begun.len(), 3);
+        for call in begun {
+            assert!(call.bytes >= 4 << 10 && !call.sync, "{call:?}");
         }
     }
 }

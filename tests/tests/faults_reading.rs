@@ -183,6 +183,8 @@ fn a_segment_that_is_trimmed_while_it_is_read_mapped_is_read_to_its_end() {
     let config = WalConfig {
         map_sealed: true,
         max_segment_size: 16 << 20,
+        // All at once: how far the thread that does it has come makes no difference.
+        reserve_size: Some(16 << 20),
         interpose: Some(Arc::new(HeldTrims(Mutex::new(held)))),
         ..config(temp.path())
     };

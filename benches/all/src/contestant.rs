@@ -24,6 +24,8 @@ pub enum Ability {
     Os,
     /// An append that returns when the device has the record.
     Disk,
+    /// Appends of which each says which of these two it asks for.
+    Mixed,
     /// Many records with one call and one sync.
     Batch,
     /// Such appends, while old segments are deleted.

@@ -1,7 +1,7 @@
 //! Floors: the same work with bare system calls, and nothing that a log has to do besides.
 
 use crate::contestant::Outcome;
-use crate::measure::{Budget, Clock, Measured, Scale, records, shuffled};
+use crate::measure::{Budget, Clock, Measured, Scale, append_behind, records, shuffled};
 use crate::row::Work;
 use crate::waiting;
 use rustix::fs::{FallocateFlags, fallocate};
@@ -68,6 +68,9 @@ impl Floor {
                 Some("pwrite + fdatasync of each batch, in a written file")
             }
             (Self::Calls, Work::Batch { .. }) => Some("one write(2) for each batch"),
+            (Self::Calls, Work::Behind { .. }) => {
+                Some("one write(2) for each record, fdatasync after the last")
+            }
             (Self::Calls, Work::Threads { .. } | Work::Tasks { .. }) => {
                 Some("pwrite + fdatasync with a record of every writer, in a written file")
             }
@@ -112,6 +115,7 @@ impl Floor {
                 self.synced(records * bytes, dir, scale)?.run(records)
             }
             Work::Batch { .. } => batches(work, dir, scale),
+            Work::Behind { .. } => behind(work, dir, scale),
             Work::Threads { bytes, count } | Work::Tasks { bytes, count } => {
                 let synced = self.synced(count * bytes, dir, scale)?;
                 match (self, work) {
@@ -172,6 +176,17 @@ fn batches(work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
         file.write_all(&batch)?;
     }
     Ok(clock.stop((budget.done() * records) as u64, budget.bytes()))
+}
+
+fn behind(work: Work, dir: &Path, scale: &Scale) -> Outcome<Measured> {
+    let file = File::create(dir.join("floor"))?;
+    append_behind(work, scale, |record, level| {
+        (&file).write_all(record)?;
+        if level == Level::Disk {
+            file.sync_data()?;
+        }
+        Ok(())
+    })
 }
 
 /// One sync after another, each with so many bytes.

@@ -60,6 +60,9 @@ pub(crate) struct Measured {
     /// Whether the disk was slow before or after.
     #[serde(default)]
     pub(crate) is_disturbed: bool,
+    /// How many records were appended, where not all are counted.
+    #[serde(default)]
+    pub(crate) appended: Option<u64>,
     /// How many records were there when they were read back.
     pub(crate) read_back: Option<u64>,
 }
@@ -242,6 +245,9 @@ pub(crate) fn measure(
         Work::Deleting { records, .. } => {
             appended(contestant, work, dir, &setup, |log| append_batches(log, work, records, scale))
         }
+        Work::Behind { .. } => appended(contestant, work, dir, &setup, |log| {
+            append_behind(work, scale, |record, level| log.append(0, record, level))
+        }),
         Work::Threads { count, .. } => appended(contestant, work, dir, &setup, |log| {
             append_from_threads(log, work, count, scale)
         }),
@@ -306,7 +312,7 @@ fn appended(
     }
     measured.stored_bytes = log.stored_bytes().zip(stored).map(|(now, before)| now - before);
     if setup.reads {
-        let expected = measured.count + WARM_UP as u64;
+        let expected = measured.appended.unwrap_or(measured.count) + WARM_UP as u64;
         measured.read_back = Some(read_back(contestant, work, dir, setup, log, expected)?);
     }
     Ok(measured)
@@ -441,6 +447,45 @@ fn append_batches(
     }
     log.flush()?;
     let mut measured = clock.stop((budget.done() * count) as u64, budget.bytes());
+    measured.set_latency(times);
+    Ok(measured)
+}
+
+/// So many bytes are appended to the kernel before each durable append,
+const BEHIND_BYTES: usize = 10_000_000;
+/// in so much time,
+const BEHIND_TIME: Duration = Duration::from_millis(100);
+/// so many bytes at a time.
+const BEHIND_PIECE_BYTES: usize = 64 << 10;
+
+/// Times the durable appends alone.
+pub(crate) fn append_behind(
+    work: Work,
+    scale: &Scale,
+    append: impl Fn(&[u8], Level) -> Outcome<()>,
+) -> Outcome<Measured> {
+    let (records, bytes) = (records(work), work.record_bytes());
+    let (each, piece) = (BEHIND_BYTES / bytes, BEHIND_PIECE_BYTES / bytes);
+    let mut times = Vec::new();
+    let clock = Clock::start();
+    let start = Instant::now();
+    while times.is_empty() || start.elapsed().as_secs_f64() < scale.seconds {
+        let begun = Instant::now();
+        for at in 0..each {
+            if at % piece == 0 {
+                let due = BEHIND_TIME.mul_f64(at as f64 / each as f64);
+                std::thread::sleep(due.saturating_sub(begun.elapsed()));
+            }
+            append(&records[at % records.len()], Level::Os)?;
+        }
+        let asked = Instant::now();
+        append(&records[0], Level::Disk)?;
+        times.push(asked.elapsed());
+    }
+    let count = times.len() as u64;
+    let mut measured = clock.stop(count, count * bytes as u64);
+    measured.seconds = times.iter().sum::<Duration>().as_secs_f64();
+    measured.appended = Some(count * (each as u64 + 1));
     measured.set_latency(times);
     Ok(measured)
 }

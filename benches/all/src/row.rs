@@ -29,6 +29,9 @@ pub(crate) enum Work {
     Batch { records: usize, bytes: usize, level: Level },
     /// One thread appends batches to the device, and deletes what is older than a few segments.
     Deleting { records: usize, bytes: usize },
+    /// One thread appends records to the kernel, at a pace, and now and then one to the device,
+    /// which is what is measured.
+    Behind { bytes: usize },
     /// Threads append, each waiting for the device.
     Threads { bytes: usize, count: usize },
     /// Tasks append, each waiting for the device.
@@ -82,6 +85,7 @@ impl Work {
             Self::AppendText { .. } => vec![Ability::Os, Ability::Compress],
             Self::Batch { level, .. } => vec![of_level(level), Ability::Batch],
             Self::Deleting { .. } => vec![Ability::Delete],
+            Self::Behind { .. } => vec![Ability::Mixed],
             Self::Threads { .. } | Self::Tasks { .. } => vec![Ability::Disk],
             Self::OpenCrashed(Left::Batches) => vec![Ability::Reopen, Ability::Batch],
             // Synced one by one, a million records take minutes.
@@ -103,6 +107,7 @@ impl Work {
             | Self::AppendText { bytes, .. }
             | Self::Batch { bytes, .. }
             | Self::Deleting { bytes, .. }
+            | Self::Behind { bytes }
             | Self::Threads { bytes, .. }
             | Self::Tasks { bytes, .. } => bytes,
             Self::OpenCrashed(_) | Self::OpenSealed { .. } | Self::ReadAll | Self::Seek { .. } => {
@@ -198,6 +203,8 @@ pub(crate) fn rows() -> Vec<Row> {
     let work = Work::Deleting { records: 1_000, bytes: 1 << 10 };
     let title = "batches of 1,000 x 1 KiB, each to Disk, older segments deleted";
     add("batch-deleting".into(), title.into(), work, Some(0.8));
+    let title = "durable append 1 KiB, behind 10 MB in 0.1 s to Os";
+    add("durable-behind".into(), title.into(), Work::Behind { bytes: 1 << 10 }, None);
     for bytes in [1 << 10, 128] {
         for count in [1, 2, 8, 64, 256] {
             let reach = match count {

@@ -11,7 +11,7 @@
 
 use super::{Job, Log, Mark, Open, Step};
 use crate::batch::{Batch, Buffer};
-use crate::command::{Command, CommandId, Data, Operation, Sync, Truncate, Write};
+use crate::command::{Command, CommandId, Data, Operation, Sync, Truncate, Write, WriteBack};
 use crate::error::Failure;
 use crate::event::Event;
 use crate::id::{Lsn, Position, SegmentId, Time, Watermark};
@@ -19,6 +19,7 @@ use crate::log::RolledBack;
 use crate::log::rotate::{Made, NOT_RESERVED, Spare};
 use crate::wire::header::{FRAMES_OFFSET, LINK_OFFSET};
 use crate::wire::name::FileId;
+use core::time::Duration;
 
 /// A batch on its way.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +60,12 @@ const PADDING_BYTES_MAX: u64 = 256 << 10;
 const PADDING_BYTES_STEP: u64 = 64 << 10;
 /// Longer batches get none: they cost little less in pages and blocks that are there.
 const PADDED_BYTES_MAX: u64 = 160 << 10;
+/// What is written back ends at a multiple of it: what the page cache has behind that, in one piece
+/// with the zeros of [`Log::padding`], is still being written to.
+const WRITE_BACK_BYTES_STEP: u64 = PADDING_BYTES_STEP;
+/// No more is written back, in bytes a second: a burst that the page cache takes at memory's pace
+/// has the device, and a processor for it, busy with a part of it only.
+const WRITE_BACK_PACE: u64 = 256 << 20;
 /// A page of the page cache, on most machines.
 const PAGE_BYTES: u64 = 4 << 10;
 
@@ -96,6 +103,9 @@ impl<B: Buffer> Log<B> {
         let file = FileId::Segment(batch.segment);
         let id = self.issue(Job::Batch, Operation::Write, Some(file));
         let to = Mark { offset: batch.end(), lsn: batch.last };
+        if is_durable && let Some(open) = self.open_segment_mut(batch.segment) {
+            open.written_back = to.offset;
+        }
         let padding = self.padding(&batch);
         self.flights.push(Flight {
             id,
@@ -179,6 +189,7 @@ impl<B: Buffer> Log<B> {
         let began = self.now;
         let open = &mut self.open[at];
         open.is_syncing = true;
+        open.written_back = open.written.offset;
         let (segment, to) = (open.identity.segment, open.written);
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Sync { segment, to, began }, Operation::Sync, Some(file));
@@ -199,6 +210,53 @@ impl<B: Buffer> Log<B> {
             let is_free = !open.is_syncing && syncing != Some(open.identity.segment);
             is_behind && is_free && (is_wanted || is_complete)
         })
+    }
+
+    /// Has the device begin with what plain writes have left behind, each time that it is so much.
+    /// Otherwise it begins where the kernel sees fit, some seconds later, or with the sync, which
+    /// then takes as long as the device does for all of it, and so does every other log's on it.
+    ///
+    /// Of what comes faster than that most is left to the kernel, and all as long as the segment
+    /// before is being synced: appends may have to wait for that.
+    pub(super) fn poll_write_back(&mut self) -> Option<Command<B>> {
+        let is_allowed =
+            self.rollback.is_none() && !self.request.blocks_appends() && !self.is_closed;
+        let to =
+            self.open.last().filter(|_| is_allowed).and_then(|open| self.write_back_due(open))?;
+        let is_too_soon = self.now < self.write_back_again || self.open.len() > 1;
+        let open = self.open.last_mut()?;
+        let from = core::mem::replace(&mut open.written_back, to);
+        if is_too_soon {
+            return None;
+        }
+        open.is_writing_back = true;
+        let pause_micros = (to - from).saturating_mul(1_000_000) / WRITE_BACK_PACE;
+        self.write_back_again = self.now.plus(Duration::from_micros(pause_micros));
+        let segment = open.identity.segment;
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::WriteBack(segment), Operation::WriteBack, Some(file));
+        Some(Command::WriteBack(WriteBack { id, name: file.name(), from, to }))
+    }
+
+    /// Up to where a segment is to be written back, where that is to begin. Of one that has ended
+    /// the sync has begun.
+    pub(super) fn write_back_due(&self, open: &Open) -> Option<u64> {
+        let bytes = self.config.write_back_bytes?;
+        let written = open.written.offset;
+        let to = written - written % bytes.min(WRITE_BACK_BYTES_STEP);
+        let is_enough = to >= open.written_back.saturating_add(bytes);
+        (is_enough && !open.is_writing_back && open.sealed.is_none()).then_some(to)
+    }
+
+    pub(super) fn write_back_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
+        if let Some(open) = self.open_segment_mut(segment) {
+            open.is_writing_back = false;
+        }
+        match outcome {
+            Ok(()) => self.retire(),
+            // The next sync may not be told of it.
+            Err(failure) => self.fail(failure),
+        }
     }
 
     /// How many bytes of records the next command of [`Lane::Commit`](crate::command::Lane::Commit)
@@ -310,7 +368,7 @@ impl<B: Buffer> Log<B> {
 
     /// What a rollback does next, and the step that it is in then.
     fn next_rollback(&self, rollback: Rollback) -> Option<(Operation, RollbackStep)> {
-        let is_busy = || self.open.iter().any(|open| open.is_syncing || open.reserving.is_some());
+        let is_busy = || self.open.iter().any(Open::is_busy);
         match rollback.step {
             RollbackStep::Drain if self.flights.is_empty() && !is_busy() => {
                 Some((Operation::Truncate, RollbackStep::Truncating))
@@ -377,6 +435,7 @@ impl Open {
         self.frames_end = self.end;
         self.sealed = None;
         self.padded = 0;
+        self.written_back = self.written_back.min(self.end);
         self.trim = Step::Due;
         self.index.cut(self.end);
     }

@@ -111,7 +111,9 @@ impl<B: Buffer> Log<B> {
     pub fn is_anything_due(&self) -> bool {
         let is_settled = |open: &Open| {
             let is_sync_due = self.want_durable > self.durable.lsn && !open.is_syncing;
-            !is_sync_due && !self.is_reservation_due(open, open.end)
+            !is_sync_due
+                && !self.is_reservation_due(open, open.end)
+                && self.write_back_due(open).is_none()
         };
         let is_writing = !self.batches.are_idle() || !self.flights.is_empty();
         let has_request = !matches!(self.request, Request::Idle) || self.request_result.is_some();

@@ -238,8 +238,7 @@ impl<B: Buffer> Log<B> {
         if let Kind::DeleteBefore(_) = kind {
             return self.open.len() < 2;
         }
-        let is_open_quiet = self.open.len() < 2
-            && self.open.iter().all(|open| !open.is_syncing && open.reserving.is_none());
+        let is_open_quiet = self.open.len() < 2 && !self.open.iter().any(Open::is_busy);
         self.durable.lsn == self.appended.lsn
             && self.flights.is_empty()
             && self.batches.queued.is_empty()

@@ -240,6 +240,8 @@ impl<B: Buffer> Log<B> {
             synced: start,
             padded: 0,
             is_syncing: false,
+            written_back: start.offset,
+            is_writing_back: false,
             reserved,
             reserving: None,
             trim: Step::Due,
@@ -482,10 +484,7 @@ impl<B: Buffer> Log<B> {
     /// Gives back what a sealed segment did not use of its space.
     pub(super) fn poll_trim(&mut self) -> Option<Command<B>> {
         let open = self.open.first_mut()?;
-        let is_due = open.is_retired()
-            && !open.is_syncing
-            && open.reserving.is_none()
-            && open.trim == Step::Due;
+        let is_due = open.is_retired() && !open.is_busy() && open.trim == Step::Due;
         if !is_due {
             return None;
         }
@@ -508,7 +507,7 @@ impl<B: Buffer> Log<B> {
     pub(super) fn retire(&mut self) {
         let is_done = self.open.len() > 1
             && self.open.first().is_some_and(|open| {
-                open.is_retired() && !open.is_syncing && open.trim == Step::Done
+                open.is_retired() && !open.is_busy() && open.trim == Step::Done
             });
         if is_done {
             let open = self.open.remove(0);

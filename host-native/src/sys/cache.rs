@@ -78,38 +78,53 @@ pub(crate) fn begin_write_back(_file: &File, _offset: u64, _bytes: usize) -> io:
     Ok(())
 }
 
+/// Where pages are longer, all that is cached may be told as a part.
+const PAGE_BYTES: u64 = 4 << 10;
+
 /// How much of some bytes of a file the page cache has. `None`: nobody knows.
 ///
 /// It may have changed by the time that this returns; what a read returns does not depend on it.
+pub(crate) fn cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
+    Some(match pages(file, offset, bytes)?.cached {
+        0 => Cached::Nothing,
+        // The pages of both ends may hold more than is asked for.
+        cached if cached * PAGE_BYTES >= bytes => Cached::All,
+        _ => Cached::Part,
+    })
+}
+
+/// Whether the device is still at work on some bytes of a file. `None`: nobody knows.
+pub(crate) fn is_under_write_back(file: &File, offset: u64, bytes: u64) -> Option<bool> {
+    Some(pages(file, offset, bytes)?.under_writeback > 0)
+}
+
+/// The kernel's `struct cachestat`: pages.
+#[repr(C)]
+#[derive(Default)]
+struct Pages {
+    cached: u64,
+    dirty: u64,
+    under_writeback: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
 #[cfg(all(
     target_os = "linux",
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
 ))]
-pub(crate) fn cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
+fn pages(file: &File, offset: u64, bytes: u64) -> Option<Pages> {
     use std::os::fd::AsRawFd;
 
     /// `cachestat` of Linux 6.5 and newer; the crate has no name for it on all of these.
     const CACHESTAT: libc::c_long = 451;
-    /// Where pages are longer, all that is cached may be told as a part.
-    const PAGE_BYTES: u64 = 4 << 10;
 
     /// The kernel's `struct cachestat_range`.
     #[repr(C)]
     struct Range {
         offset: u64,
         length: u64,
-    }
-
-    /// The kernel's `struct cachestat`: pages.
-    #[repr(C)]
-    #[derive(Default)]
-    struct Pages {
-        cached: u64,
-        dirty: u64,
-        under_writeback: u64,
-        evicted: u64,
-        recently_evicted: u64,
     }
 
     let (range, mut pages) = (Range { offset, length: bytes }, Pages::default());
@@ -119,15 +134,7 @@ pub(crate) fn cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
     let result = unsafe {
         libc::syscall(CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut pages, 0_u32)
     };
-    if result != 0 {
-        return None;
-    }
-    Some(match pages.cached {
-        0 => Cached::Nothing,
-        // The pages of both ends may hold more than is asked for.
-        cached if cached * PAGE_BYTES >= bytes => Cached::All,
-        _ => Cached::Part,
-    })
+    (result == 0).then_some(pages)
 }
 
 /// Nobody knows.
@@ -136,7 +143,7 @@ pub(crate) fn cached(file: &File, offset: u64, bytes: u64) -> Option<Cached> {
     target_pointer_width = "64",
     any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")
 )))]
-pub(crate) fn cached(_file: &File, _offset: u64, _bytes: u64) -> Option<Cached> {
+fn pages(_file: &File, _offset: u64, _bytes: u64) -> Option<Pages> {
     None
 }
 
@@ -161,6 +168,11 @@ pub(crate) mod tests {
                 break;
             }
         }
+    }
+
+    /// How many pages the device does not have, nor has begun with.
+    pub(crate) fn dirty(file: &File) -> Option<u64> {
+        Some(pages(file, 0, file.metadata().unwrap().len())?.dirty)
     }
 
     #[test]

@@ -33,8 +33,8 @@ pub(crate) use allocate::allocate;
 #[cfg(target_os = "linux")]
 pub(crate) use allocate::copies_on_write;
 #[cfg(all(test, target_os = "linux"))]
-pub(crate) use cache::tests::evict;
-pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached};
+pub(crate) use cache::tests::{dirty, evict};
+pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached, is_under_write_back};
 #[cfg(unix)]
 pub(crate) use fork::{forks, is_forked_since};
 pub(crate) use positional::{first_piece, read_at, read_cached, write_all_at};

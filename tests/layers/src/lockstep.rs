@@ -80,6 +80,7 @@ impl Files {
                 let result = gone_is_gone(fs::remove_file(self.path(c.name)));
                 c.done(result.map_err(error))
             }
+            Command::WriteBack(c) => c.done(Ok(())),
             Command::SyncDir(c) => {
                 let folder = match c.folder {
                     Folder::Log => self.folder.clone(),
@@ -225,6 +226,7 @@ impl Lockstep {
             preallocate: random.chance(1, 2),
             reserve_bytes: 2_048,
             recycle_max: random.index(3),
+            write_back_bytes: Some(1_024),
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             batch_bytes: 4_096,
             crc: crc32c::crc32c_append,

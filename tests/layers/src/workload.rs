@@ -26,6 +26,7 @@ pub fn config(dir: &Path, random: &mut Random) -> WalConfig {
         reserve_size: random.chance(1, 2).then_some(4 << 10),
         uring_size: random.chance(1, 3).then_some(4 << 10),
         recycle_segments: random.index(3),
+        write_back_size: random.chance(1, 2).then_some(4 << 10),
         ..WalConfig::in_dir(dir)
     }
 }

@@ -21,7 +21,7 @@ impl Contestant for CommitLog {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
             Ability::Buffered => Err("every append is a write"),
-            Ability::Disk | Ability::Delete => Err("its flush syncs no records"),
+            Ability::Disk | Ability::Mixed | Ability::Delete => Err("its flush syncs no records"),
             Ability::Compress => Err("no compression"),
             _ => Ok(()),
         }

@@ -19,7 +19,7 @@ impl Contestant for Okaywal {
 
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
-            Ability::Buffered | Ability::Os => Err("it syncs every entry"),
+            Ability::Buffered | Ability::Os | Ability::Mixed => Err("it syncs every entry"),
             Ability::Read | Ability::Seek => Err("it shows its records while opening"),
             Ability::Segments => Err("segments end by checkpoints, which remove records"),
             Ability::Compress => Err("no compression"),

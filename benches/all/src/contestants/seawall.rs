@@ -24,7 +24,7 @@ pub(super) enum Native {
 /// So many files wait to be used again.
 const RECYCLED_SEGMENTS: usize = 2;
 /// Durable writes as long as this go through `io_uring`, if it is asked for.
-const URING_BYTES: u64 = 128 << 10;
+const URING_BYTES: u64 = 512 << 10;
 /// So many bytes of a record are its key.
 const KEY_BYTES: usize = 8;
 
@@ -42,7 +42,7 @@ impl Contestant for Native {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match (self, ability) {
             (Self::Plain, _)
-            | (Self::Mapped, Ability::Os | Ability::Reopen | Ability::Read)
+            | (Self::Mapped, Ability::Os | Ability::Mixed | Ability::Reopen | Ability::Read)
             | (Self::Uring, Ability::Disk | Ability::Batch | Ability::Delete | Ability::Reopen)
             | (Self::Recycled | Self::RecycledUring, Ability::Delete) => Ok(()),
             (Self::Recycled | Self::RecycledUring, _) => Err("it is the same where nothing goes"),

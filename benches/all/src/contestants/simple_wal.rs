@@ -16,7 +16,7 @@ impl Contestant for SimpleWal {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
             Ability::Buffered => Err("every append is three writes"),
-            Ability::Disk | Ability::Delete => Err("its flush does not sync"),
+            Ability::Disk | Ability::Mixed | Ability::Delete => Err("its flush does not sync"),
             Ability::Segments => Err("one file"),
             Ability::Compress => Err("no compression"),
             _ => Ok(()),

@@ -22,6 +22,7 @@ impl Contestant for Walrus {
     fn can(&self, ability: Ability) -> Result<(), &'static str> {
         match ability {
             Ability::Buffered => Err("every append reaches the kernel"),
+            Ability::Mixed => Err("all appends ask for the same"),
             Ability::Seek => Err("readers only go on"),
             Ability::Delete => Err("what a reader has taken goes"),
             Ability::Segments => Err("the size of its files is fixed"),
