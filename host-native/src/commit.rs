@@ -19,36 +19,38 @@
 //! due. The other does the upkeep: the next segment, trimming, deletion. So no commit waits while a
 //! segment is made.
 
-use crate::ahead;
-use crate::config::{Injected, WalConfig};
+mod clock;
+mod questions;
+mod state;
+mod threads;
+
+use crate::config::WalConfig;
 use crate::dir::{Dir, WriterLock};
 use crate::error::Error;
 use crate::execute::{Executor, LastFile};
 use crate::gather::Gather;
 use crate::meter::{Event, tell};
-use crate::reader::{Source, Visibility};
+use crate::reader::Visibility;
 use crate::stall::Stall;
-use crate::sync::{
-    self, AtomicU64, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, thread, wait_timeout,
-};
-use crate::sys;
+use crate::sync::{self, AtomicU64, Condvar, Mutex, MutexGuard, Ordering};
 use crate::visited::Visited;
 use crate::wait::{Gates, Outcome, SlotId, Slots, Turns, Wakes};
-use crate::{RecoveryInfo, SegmentStat, Stats};
+use crate::{RecoveryInfo, ahead, sys};
+use clock::Clock;
 use seawall_core::command::{Command, Done, Lane, Operation, Write};
 use seawall_core::config::Level;
-use seawall_core::cursor::Start;
 use seawall_core::error::AppendError;
 use seawall_core::event::Event as CoreEvent;
-use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time, Watermark};
-use seawall_core::log::{Appended, Log, RolledBack, SegmentInfo};
+use seawall_core::id::{LogId, Lsn, Time};
+use seawall_core::log::{Appended, Log};
 use seawall_core::record::Entry;
 use seawall_core::recover::{Mode, Recovery, RecoveryStart};
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
+pub(crate) use threads::Handle;
 
 type Memory = Vec<u8>;
 
@@ -60,77 +62,6 @@ const SPINS: u32 = if cfg!(shuttle) { 3 } else { 100 };
 const TASK_WRITE_BYTES_MAX: u64 = 64 << 10;
 /// A task writes so often at most before it waits or goes.
 const TASK_WRITES_MAX: usize = 4;
-
-/// An open log and its threads, which end when this is dropped.
-pub(crate) struct Handle {
-    engine: Arc<Engine>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-impl Handle {
-    fn new(engine: Arc<Engine>) -> Result<Self, Error> {
-        let handle = Self { engine, threads: Mutex::new(Vec::new()) };
-        for worker in [Worker::Commits, Worker::Upkeep] {
-            let engine = handle.engine.clone();
-            let thread = thread::Builder::new()
-                .name(worker.name().to_owned())
-                .spawn(move || engine.work(worker))
-                .map_err(Error::io("start a thread of the log"))?;
-            handle.engine.lock().at_work += 1;
-            handle.threads().push(thread);
-        }
-        Ok(handle)
-    }
-
-    pub(crate) fn engine(&self) -> &Arc<Engine> {
-        &self.engine
-    }
-
-    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
-        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the log's threads have ended.
-    pub(crate) fn join(&self) {
-        for thread in self.threads().drain(..) {
-            // A task's waker, called by such a thread, may have held the last of the log.
-            let is_this = thread.thread().id() == thread::current().id();
-            if !is_this && thread.join().is_err() {
-                // It panicked, and has told so on standard error.
-                self.engine.leave(self.engine.lock());
-            }
-        }
-    }
-}
-
-impl Drop for Handle {
-    fn drop(&mut self) {
-        if self.engine.is_forked() {
-            // The log's threads, and with them its locks, are the other process's.
-            let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
-            std::mem::forget(std::mem::take(threads));
-            return;
-        }
-        self.engine.stop();
-        self.join();
-    }
-}
-
-/// A thread of the log's own.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Worker {
-    Commits,
-    Upkeep,
-}
-
-impl Worker {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Commits => "seawall-commits",
-            Self::Upkeep => "seawall-upkeep",
-        }
-    }
-}
 
 /// One log in this process.
 pub(crate) struct Engine {
@@ -198,54 +129,6 @@ struct Counters {
     writes: u64,
     syncs: u64,
     sync_time: Duration,
-}
-
-/// What time it is.
-#[derive(Clone, Copy, Debug)]
-enum Clock {
-    /// When the log was opened, and what time of day it was then, in microseconds.
-    Running { opened: Instant, base: u64 },
-    /// It stands still.
-    Told(Time),
-}
-
-impl Clock {
-    fn of(config: &WalConfig) -> Self {
-        match config.injected {
-            Some(Injected { now, .. }) => Self::Told(now),
-            None => Self::Running { opened: Instant::now(), base: since_epoch() },
-        }
-    }
-
-    /// The time that deadlines are in: nobody sets it, and it does not pass while the machine
-    /// sleeps.
-    fn now(&self) -> Time {
-        match self {
-            Self::Running { opened, base } => {
-                Time::from_micros(base.saturating_add(micros(opened.elapsed())))
-            }
-            Self::Told(now) => *now,
-        }
-    }
-
-    /// The time that others read from a clock.
-    fn time_of_day(&self) -> Time {
-        match self {
-            Self::Running { .. } => Time::from_micros(since_epoch()),
-            Self::Told(now) => *now,
-        }
-    }
-}
-
-/// The system's time of day, in microseconds.
-fn since_epoch() -> u64 {
-    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-/// Without 128-bit numbers, which [`Duration::as_micros`] has.
-fn micros(duration: Duration) -> u64 {
-    let seconds = duration.as_secs().saturating_mul(1_000_000);
-    seconds.saturating_add(u64::from(duration.subsec_micros()))
 }
 
 /// Random bits: the keys of the standard library's hash maps, which the operating system draws.
@@ -386,8 +269,8 @@ impl Engine {
         }))?;
         let mut info = RecoveryInfo::from(report);
         let last_frame = info.report.last_frame;
-        info.last_valid_position = handle.engine.last_record_position(last_frame)?;
-        handle.engine.tell_opened(&info, started.elapsed());
+        info.last_valid_position = handle.engine().last_record_position(last_frame)?;
+        handle.engine().tell_opened(&info, started.elapsed());
         Ok((handle, info))
     }
 
@@ -1023,199 +906,6 @@ impl Engine {
         state.tick(self.clock.now());
         state.log.tell_time_of_day(self.clock.time_of_day());
     }
-
-    /// What a thread of the log's own does.
-    fn work(&self, worker: Worker) {
-        self.leave(match worker {
-            Worker::Commits => self.make_commits(),
-            Worker::Upkeep => self.do_upkeep(),
-        });
-    }
-
-    fn make_commits(&self) -> MutexGuard<'_, State> {
-        let mut state = self.lock();
-        loop {
-            self.tell_time(&mut state);
-            let aftermath = self.after_change(&mut state, Duration::ZERO);
-            state = self.tell_unlocked(state, aftermath);
-            if let Some(command) = state.next_commit() {
-                drop(state);
-                state = self.run(command);
-                continue;
-            }
-            if state.log.is_closed() || state.stops {
-                return state;
-            }
-            let watch = if state.holds_back() { state.gather.watch() } else { None };
-            let now = self.clock.now();
-            let over = watch.map(|watch| now.plus(watch.patience));
-            let deadline = [over, state.log.next_deadline()].into_iter().flatten().min();
-            state.commits_sleep = deadline.map_or(Sleep::UntilWoken, Sleep::Until);
-            state = match deadline {
-                None => self.commits.wait(state).unwrap_or_else(PoisonError::into_inner),
-                Some(deadline) => {
-                    let left = deadline.as_micros().saturating_sub(now.as_micros());
-                    let left = Duration::from_micros(left);
-                    let (mut state, is_late) =
-                        wait_timeout(&self.commits, &self.state, state, left);
-                    if let Some(watch) = watch {
-                        state.gather.unwatch(watch, is_late && Some(deadline) == over);
-                    }
-                    state
-                }
-            };
-            state.commits_sleep = Sleep::Awake;
-        }
-    }
-
-    fn do_upkeep(&self) -> MutexGuard<'_, State> {
-        let mut keeper = self.executor.take_keeper();
-        let mut state = self.lock();
-        loop {
-            let aftermath = self.after_change(&mut state, Duration::ZERO);
-            state = self.tell_unlocked(state, aftermath);
-            if let Some(command) = state.background.pop_front() {
-                drop(state);
-                self.leave_work(self.run(command));
-                state = self.lock();
-                continue;
-            }
-            // The last commits may leave something to do.
-            let is_last = state.log.is_closed() || (state.stops && state.at_work == 1);
-            let due = keeper.due(&state.log);
-            if due.is_empty() && !is_last {
-                state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
-            } else if !due.is_empty() {
-                drop(state);
-                let noted = keeper.look_at(self.executor.dir(), &due);
-                if let (Err(error), Some(meter)) = (noted, self.config.meter.as_deref()) {
-                    tell(meter, &Event::NoCatalog(&error));
-                }
-                state = self.lock();
-            }
-            if is_last {
-                return state;
-            }
-        }
-    }
-
-    /// A thread of the log's own has ended. Nothing more happens once all have, and the lock is
-    /// free then.
-    fn leave(&self, mut state: MutexGuard<'_, State>) {
-        state.at_work = state.at_work.saturating_sub(1);
-        self.upkeep.notify_one();
-        if state.at_work > 0 {
-            return;
-        }
-        state.writer_lock = None;
-        let aftermath = self.after_change(&mut state, Duration::ZERO);
-        drop(state);
-        self.tell(aftermath);
-    }
-
-    /// Lets the log's threads end, once they have written what there is, and made it durable where
-    /// the policy promises that.
-    fn stop(&self) {
-        let mut state = self.lock();
-        state.stops = true;
-        let level = match self.config.fsync_policy {
-            seawall_core::config::FsyncPolicy::Os => Level::Os,
-            _ => Level::Disk,
-        };
-        // A poisoned log has nothing left to write.
-        state.log.flush(level).ok();
-        self.wake_commits(&mut state);
-        self.upkeep.notify_one();
-    }
-
-    pub(crate) fn durable(&self) -> Watermark {
-        self.lock().log.durable()
-    }
-
-    pub(crate) fn written(&self) -> Watermark {
-        self.lock().log.written()
-    }
-
-    pub(crate) fn appended(&self) -> Watermark {
-        self.lock().log.appended()
-    }
-
-    pub(crate) fn segments(&self) -> (Vec<SegmentInfo>, Lsn) {
-        let state = self.lock();
-        (state.log.segments().collect(), state.log.first_lsn())
-    }
-
-    /// How many of the oldest segments that there were have gone. Meanwhile others may have come.
-    pub(crate) fn gone(&self, had: &[SegmentInfo]) -> u64 {
-        let first = self.lock().log.segments().next().map(|info| info.segment);
-        let is_gone = |info: &&SegmentInfo| first.is_some_and(|first| info.segment < first);
-        had.iter().take_while(is_gone).count() as u64
-    }
-
-    pub(crate) fn frame_before_lsn(&self, segment: SegmentId, lsn: Lsn) -> Option<(u64, Lsn)> {
-        self.lock().log.frame_before_lsn(segment, lsn)
-    }
-
-    pub(crate) fn frame_before_offset(&self, at: Position) -> Option<(u64, Lsn)> {
-        self.lock().log.frame_before_offset(at.segment, at.offset)
-    }
-
-    /// The record that a deletion up to `start` keeps first, at the latest, and the segments that
-    /// there are before it.
-    pub(crate) fn before_deletion(&self, start: Start) -> Result<(Lsn, Vec<SegmentInfo>), Error> {
-        let state = self.enter()?;
-        let lsn = match start {
-            Start::First => state.log.first_lsn(),
-            Start::Lsn(lsn) => lsn,
-            Start::Position(at) => {
-                let mut segments = state.log.segments();
-                let holder = segments.find(|info| info.segment >= at.segment);
-                holder.map_or(state.log.appended().lsn.next(), |info| info.first_lsn)
-            }
-        };
-        Ok((lsn, state.log.segments().collect()))
-    }
-
-    /// Where the last record begins: see [`position_of`](crate::reader::position_of).
-    fn last_record_position(
-        self: &Arc<Self>,
-        near: Option<Position>,
-    ) -> Result<Option<Position>, Error> {
-        let (last, first) = {
-            let state = self.lock();
-            (state.log.appended().lsn, state.log.first_lsn())
-        };
-        if last < first {
-            return Ok(None);
-        }
-        crate::reader::position_of(Source::Live(self.clone()), last, near)
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let state = self.lock();
-        let counters = state.counters;
-        let appended = state.log.appended();
-        let mut segments: Vec<SegmentStat> = state.log.segments().map(SegmentStat::from).collect();
-        if let Some(active) = segments.last_mut().filter(|segment| !segment.is_sealed) {
-            active.last_lsn = appended.lsn;
-            active.bytes = appended.end.offset;
-        }
-        Stats {
-            log: self.id,
-            first_lsn: state.log.first_lsn(),
-            last_lsn: appended.lsn,
-            written_lsn: state.log.written().lsn,
-            durable_lsn: state.log.durable().lsn,
-            end: appended.end,
-            segments,
-            appends: counters.appends,
-            records: counters.records,
-            bytes_appended: counters.bytes,
-            writes: counters.writes,
-            syncs: counters.syncs,
-            sync_time: counters.sync_time,
-        }
-    }
 }
 
 fn new_log_id() -> LogId {
@@ -1256,189 +946,5 @@ fn recover(
 impl Aftermath {
     fn is_empty(&self) -> bool {
         self.wakes.is_empty() && self.events.is_empty()
-    }
-}
-
-impl State {
-    fn new(log: Log<Memory>, writer_lock: WriterLock) -> Self {
-        Self {
-            segments_version: log.segments_version(),
-            last_file: None,
-            log,
-            background: VecDeque::new(),
-            slots: Slots::default(),
-            turns: Turns::default(),
-            gather: Gather::default(),
-            written: VecDeque::new(),
-            durable: VecDeque::new(),
-            busy: VecDeque::new(),
-            following_written: VecDeque::new(),
-            following_durable: VecDeque::new(),
-            request: None,
-            commits_sleep: Sleep::Awake,
-            awake: 0,
-            at_work: 0,
-            stops: false,
-            writer_lock: Some(writer_lock),
-            counters: Counters::default(),
-        }
-    }
-
-    fn count(&mut self, appended: &Appended, entries: &[Entry<'_>]) {
-        self.counters.appends += 1;
-        self.counters.records += appended.last.since(appended.first) + 1;
-        self.counters.bytes += entries.iter().map(Entry::stored_bytes).sum::<u64>();
-    }
-
-    /// Takes a record on the core's fast path and gives its write, which sets out, and the file
-    /// that the last one went to.
-    fn begin_fast(
-        &mut self,
-        entries: &[Entry<'_>],
-        level: Level,
-    ) -> Option<(Appended, Write<Memory>, Option<LastFile>)> {
-        let ([entry], Level::Os) = (entries, level) else { return None };
-        let (appended, write) = self.log.append_fast(entry)?;
-        self.count(&appended, entries);
-        self.turns.pass(true, false);
-        Some((appended, write, self.last_file.take()))
-    }
-
-    /// Takes a record on the core's fast path, to be written later.
-    fn buffer_fast(&mut self, entries: &[Entry<'_>], level: Level) -> Option<Appended> {
-        let ([entry], Level::Buffered) = (entries, level) else { return None };
-        let appended = self.log.append_fast_buffered(entry)?;
-        self.count(&appended, entries);
-        Some(appended)
-    }
-
-    /// Whether there is nothing to do and nobody to tell.
-    fn is_calm(&self) -> bool {
-        !self.log.is_anything_due()
-            && self.written.is_empty()
-            && self.busy.is_empty()
-            && self.following_written.is_empty()
-            && self.segments_version == self.log.segments_version()
-    }
-
-    /// A slot to wait in for anything to go on, where an append cannot be taken just now.
-    fn later(&mut self, refusal: Option<Error>) -> Result<SlotId, Error> {
-        match refusal {
-            Some(error) => Err(error),
-            None => {
-                let slot = self.slots.take();
-                self.put_busy(slot);
-                Ok(slot)
-            }
-        }
-    }
-
-    fn put_busy(&mut self, slot: SlotId) {
-        self.slots.make_room(&mut self.busy, |waiter| *waiter);
-        self.busy.push_back(slot);
-    }
-
-    fn register(&mut self, level: Level, lsn: Lsn) -> SlotId {
-        let slot = self.slots.take();
-        let queue = if level == Level::Disk { &mut self.durable } else { &mut self.written };
-        self.slots.make_room(queue, |(_, waiter)| *waiter);
-        // In order of LSN; nearly always that is the end.
-        let at = queue.iter().rposition(|(other, _)| *other <= lsn).map_or(0, |at| at + 1);
-        queue.insert(at, (lsn, slot));
-        slot
-    }
-
-    /// Tells the log the time. A sync that falls due does not wait for anybody.
-    fn tick(&mut self, now: Time) {
-        if self.log.tick(now) {
-            self.gather.give_up();
-        }
-    }
-
-    /// Whether the next sync waits for more who want it, and nothing else is wanted.
-    fn holds_back(&self) -> bool {
-        self.gather.holds(self.durable.len())
-            && self.written.is_empty()
-            && self.request.is_none()
-            && !self.stops
-            && self.log.poison().is_none()
-    }
-
-    /// What is to be written or synced now.
-    fn next_commit(&mut self) -> Option<Command<Memory>> {
-        if self.holds_back() { None } else { self.set_out() }
-    }
-
-    /// What is to be written or synced now, whoever is expected.
-    fn set_out(&mut self) -> Option<Command<Memory>> {
-        let command = self.log.poll_lane(Lane::Commit)?;
-        let (is_write, is_sync) = match &command {
-            Command::Write(write) => (true, write.sync),
-            _ => (false, true),
-        };
-        self.turns.pass(is_write, is_sync);
-        if is_sync {
-            self.gather.set_out();
-        }
-        Some(command)
-    }
-
-    /// Tells those whose records have got as far as they want.
-    fn settle(&mut self, wakes: &mut Wakes) {
-        let (written, durable) = (self.log.written().lsn, self.log.durable().lsn);
-        for (queue, reached) in [(&mut self.written, written), (&mut self.durable, durable)] {
-            while let Some((lsn, slot)) = queue.front().copied()
-                && lsn <= reached
-            {
-                queue.pop_front();
-                self.slots.finish(slot, Outcome::Reached, wakes);
-            }
-        }
-        if let Some(result) = self.log.take_request_result() {
-            let outcome = result.map_or_else(Outcome::Request, |()| Outcome::Reached);
-            if let Some(slot) = self.request.take() {
-                self.slots.finish(slot, outcome, wakes);
-            }
-            for slot in std::mem::take(&mut self.busy) {
-                self.slots.finish(slot, Outcome::Reached, wakes);
-            }
-        }
-        if let Some(error) = self.end() {
-            for (_, slot) in self.written.drain(..).chain(self.durable.drain(..)) {
-                self.slots.finish(slot, Outcome::Append(error), wakes);
-            }
-            for slot in self.busy.drain(..).chain(self.request.take()) {
-                self.slots.finish(slot, Outcome::Append(error), wakes);
-            }
-        }
-    }
-
-    /// Why nothing more will happen, if so.
-    fn end(&self) -> Option<AppendError> {
-        match self.log.poison() {
-            Some(poison) => Some(AppendError::Poisoned(poison)),
-            None if self.log.is_closed() || (self.stops && self.at_work == 0) => {
-                Some(AppendError::Closed)
-            }
-            None => None,
-        }
-    }
-
-    fn is_over(&self) -> bool {
-        self.end().is_some()
-    }
-
-    /// Tells those whose records a full disk undid.
-    fn roll_back(&mut self, rolled_back: RolledBack, wakes: &mut Wakes) {
-        let RolledBack { after, failure } = rolled_back;
-        let outcome = Outcome::Append(AppendError::DiskFull(failure));
-        for queue in [&mut self.written, &mut self.durable] {
-            while let Some((lsn, slot)) = queue.back().copied()
-                && lsn > after
-            {
-                queue.pop_back();
-                self.slots.finish(slot, outcome, wakes);
-            }
-        }
     }
 }

@@ -1,0 +1,186 @@
+//! The two threads of the log's own, and the handle that ends them.
+
+use super::{Engine, Sleep, State};
+use crate::error::Error;
+use crate::meter::{Event, tell};
+use crate::sync::{JoinHandle, Mutex, MutexGuard, thread, wait_timeout};
+use seawall_core::config::Level;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+/// An open log and its threads, which end when this is dropped.
+pub(crate) struct Handle {
+    engine: Arc<Engine>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Handle {
+    pub(super) fn new(engine: Arc<Engine>) -> Result<Self, Error> {
+        let handle = Self { engine, threads: Mutex::new(Vec::new()) };
+        for worker in [Worker::Commits, Worker::Upkeep] {
+            let engine = handle.engine.clone();
+            let thread = thread::Builder::new()
+                .name(worker.name().to_owned())
+                .spawn(move || engine.work(worker))
+                .map_err(Error::io("start a thread of the log"))?;
+            handle.engine.lock().at_work += 1;
+            handle.threads().push(thread);
+        }
+        Ok(handle)
+    }
+
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the log's threads have ended.
+    pub(crate) fn join(&self) {
+        for thread in self.threads().drain(..) {
+            // A task's waker, called by such a thread, may have held the last of the log.
+            let is_this = thread.thread().id() == thread::current().id();
+            if !is_this && thread.join().is_err() {
+                // It panicked, and has told so on standard error.
+                self.engine.leave(self.engine.lock());
+            }
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.engine.is_forked() {
+            // The log's threads, and with them its locks, are the other process's.
+            let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(threads));
+            return;
+        }
+        self.engine.stop();
+        self.join();
+    }
+}
+
+/// A thread of the log's own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Worker {
+    Commits,
+    Upkeep,
+}
+
+impl Worker {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Commits => "seawall-commits",
+            Self::Upkeep => "seawall-upkeep",
+        }
+    }
+}
+
+impl Engine {
+    /// What a thread of the log's own does.
+    fn work(&self, worker: Worker) {
+        self.leave(match worker {
+            Worker::Commits => self.make_commits(),
+            Worker::Upkeep => self.do_upkeep(),
+        });
+    }
+
+    fn make_commits(&self) -> MutexGuard<'_, State> {
+        let mut state = self.lock();
+        loop {
+            self.tell_time(&mut state);
+            let aftermath = self.after_change(&mut state, Duration::ZERO);
+            state = self.tell_unlocked(state, aftermath);
+            if let Some(command) = state.next_commit() {
+                drop(state);
+                state = self.run(command);
+                continue;
+            }
+            if state.log.is_closed() || state.stops {
+                return state;
+            }
+            let watch = if state.holds_back() { state.gather.watch() } else { None };
+            let now = self.clock.now();
+            let over = watch.map(|watch| now.plus(watch.patience));
+            let deadline = [over, state.log.next_deadline()].into_iter().flatten().min();
+            state.commits_sleep = deadline.map_or(Sleep::UntilWoken, Sleep::Until);
+            state = match deadline {
+                None => self.commits.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(deadline) => {
+                    let left = deadline.as_micros().saturating_sub(now.as_micros());
+                    let left = Duration::from_micros(left);
+                    let (mut state, is_late) =
+                        wait_timeout(&self.commits, &self.state, state, left);
+                    if let Some(watch) = watch {
+                        state.gather.unwatch(watch, is_late && Some(deadline) == over);
+                    }
+                    state
+                }
+            };
+            state.commits_sleep = Sleep::Awake;
+        }
+    }
+
+    fn do_upkeep(&self) -> MutexGuard<'_, State> {
+        let mut keeper = self.executor.take_keeper();
+        let mut state = self.lock();
+        loop {
+            let aftermath = self.after_change(&mut state, Duration::ZERO);
+            state = self.tell_unlocked(state, aftermath);
+            if let Some(command) = state.background.pop_front() {
+                drop(state);
+                self.leave_work(self.run(command));
+                state = self.lock();
+                continue;
+            }
+            // The last commits may leave something to do.
+            let is_last = state.log.is_closed() || (state.stops && state.at_work == 1);
+            let due = keeper.due(&state.log);
+            if due.is_empty() && !is_last {
+                state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
+            } else if !due.is_empty() {
+                drop(state);
+                let noted = keeper.look_at(self.executor.dir(), &due);
+                if let (Err(error), Some(meter)) = (noted, self.config.meter.as_deref()) {
+                    tell(meter, &Event::NoCatalog(&error));
+                }
+                state = self.lock();
+            }
+            if is_last {
+                return state;
+            }
+        }
+    }
+
+    /// A thread of the log's own has ended. Nothing more happens once all have, and the lock is
+    /// free then.
+    fn leave(&self, mut state: MutexGuard<'_, State>) {
+        state.at_work = state.at_work.saturating_sub(1);
+        self.upkeep.notify_one();
+        if state.at_work > 0 {
+            return;
+        }
+        state.writer_lock = None;
+        let aftermath = self.after_change(&mut state, Duration::ZERO);
+        drop(state);
+        self.tell(aftermath);
+    }
+
+    /// Lets the log's threads end, once they have written what there is, and made it durable where
+    /// the policy promises that.
+    fn stop(&self) {
+        let mut state = self.lock();
+        state.stops = true;
+        let level = match self.config.fsync_policy {
+            seawall_core::config::FsyncPolicy::Os => Level::Os,
+            _ => Level::Disk,
+        };
+        // A poisoned log has nothing left to write.
+        state.log.flush(level).ok();
+        self.wake_commits(&mut state);
+        self.upkeep.notify_one();
+    }
+}
