@@ -400,7 +400,11 @@ impl Engine {
                 self.written.store(goal.lsn.get(), Ordering::Release);
                 return None;
             }
-            Ok(()) => self.after_completion(&mut state, Duration::ZERO, Aftermath::default()),
+            Ok(()) => {
+                // The append has not told it, and what is due by it may depend on it.
+                state.tick(self.clock.now());
+                self.after_completion(&mut state, Duration::ZERO, Aftermath::default())
+            }
             Err(done) => self.complete(&mut state, done, Duration::ZERO),
         };
         Some((state, aftermath))

@@ -449,6 +449,37 @@ fn a_log_that_is_let_go_syncs_what_it_has() {
     }
 }
 
+/// Where space is not reserved every append takes the short way, on which nobody tells the log the
+/// time.
+#[test]
+fn write_backs_go_on_where_nothing_but_short_appends_comes() {
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let config = WalConfig {
+        preallocate: false,
+        write_back_size: Some(4 << 10),
+        max_segment_size: 1 << 30,
+        ..config(temp.path(), FsyncPolicy::Os, &watch)
+    };
+    let (wal, _) = Wal::open(config).unwrap();
+    let (told, hears) = channel();
+    watch.set(move |call| {
+        if call.operation == Operation::WriteBack {
+            told.send(()).ok();
+        }
+        None
+    });
+    let mut begun = 0;
+    for _ in 0..200_000 {
+        wal.append(&Record::put(b"k", &[7; 500])).unwrap();
+        begun += hears.try_iter().count();
+        if begun >= 10 {
+            return;
+        }
+    }
+    panic!("{begun} in 100 MB");
+}
+
 /// The kernel may lose bytes as it begins with them, and tell whoever had it begin, not the sync.
 #[test]
 fn what_is_lost_in_a_write_back_is_not_acknowledged_by_the_sync_behind_it() {
