@@ -2,6 +2,7 @@
 
 use super::bug::Bug;
 use crate::{run, schedules};
+use std::collections::BTreeSet;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::{BufRead as _, BufReader, Write as _};
@@ -90,6 +91,21 @@ impl Drop for Workshop {
     }
 }
 
+/// Removes the files of a folder that are not among these: they stood there in an earlier copy, and
+/// cargo finds tests by their names.
+fn remove_others(folder: &Path, known: &BTreeSet<PathBuf>) -> Result<(), String> {
+    let failed = |why| format!("{}: {why}", folder.display());
+    for entry in fs::read_dir(folder).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.is_dir() {
+            remove_others(&path, known)?;
+        } else if !known.contains(&path) {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+    }
+    Ok(())
+}
+
 /// A bug that stands in the copy until this is dropped.
 pub(super) struct Planted<'a> {
     workshop: &'a Workshop,
@@ -125,6 +141,8 @@ impl Workshop {
         for file in &files {
             workshop.copy(file)?;
         }
+        let known = files.iter().map(|file| workshop.tree.join(file)).collect();
+        remove_others(&workshop.tree, &known)?;
         Ok(workshop)
     }
 
@@ -329,6 +347,19 @@ mod tests {
             assert_eq!(program(told, name), Some(PathBuf::from(path)));
         }
         assert_eq!(program(told, "core"), None);
+    }
+
+    #[test]
+    fn what_is_gone_goes_from_the_copy() {
+        let folder = std::env::temp_dir().join(format!("seawall-copy-{}", std::process::id()));
+        let (kept, gone) = (folder.join("tests/edges/main.rs"), folder.join("tests/edges.rs"));
+        fs::create_dir_all(kept.parent().unwrap()).unwrap();
+        for file in [&kept, &gone] {
+            fs::write(file, "").unwrap();
+        }
+        remove_others(&folder, &BTreeSet::from([kept.clone()])).unwrap();
+        assert!(kept.exists() && !gone.exists());
+        fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]
