@@ -799,3 +799,46 @@ pub(crate) fn entry_of(
         ttl: record.ttl,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::blocking::Wal;
+    use crate::{FsyncPolicy, Record, WalConfig};
+
+    #[test]
+    fn a_segment_that_ends_between_two_looks_is_not_the_logs_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let config = WalConfig {
+            fsync_policy: FsyncPolicy::Always,
+            max_segment_size: 4 << 10,
+            max_record_size: 2 << 10,
+            batch_size: 4 << 10,
+            ..WalConfig::in_dir(temp.path())
+        };
+        let (wal, _) = Wal::open(config).unwrap();
+        let append = || wal.append(&Record::put(b"k", &[1; 1_500])).unwrap();
+        append();
+        let source = Source::Live(wal.engine().clone());
+        let mut reading = Reading::new(source, Start::First, Visibility::Durable).unwrap();
+        let next = |reading: &mut Reading| loop {
+            match reading.advance().unwrap() {
+                Advance::Record(entry, _) => return Some(entry.lsn),
+                Advance::Read(job) => reading.provide(job.run().unwrap()),
+                Advance::End => return None,
+            }
+        };
+        assert_eq!(next(&mut reading), Some(Lsn::new(1)));
+        assert_eq!(next(&mut reading), None);
+        // Segments end behind the look at whether there are others, and before that at the end.
+        for _ in 2..8 {
+            append();
+        }
+        assert!(wal.stats().segments.len() > 2);
+        assert!(reading.go_on().unwrap(), "7 are durable, and it says that 1 is all");
+        for lsn in 2..8 {
+            assert_eq!(next(&mut reading), Some(Lsn::new(lsn)));
+        }
+        wal.close().unwrap();
+    }
+}

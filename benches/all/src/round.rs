@@ -31,13 +31,10 @@ impl Plan<'_> {
             }
         }
         for round in 0..self.rounds {
-            let many = entries.len();
-            for at in 0..many {
-                // Somebody else begins each round: who comes after a heavy one pays for it.
-                let entry = &mut entries[(at + round) % many];
-                if !entry.takes_part() {
-                    continue;
-                }
+            let present: Vec<usize> =
+                (0..entries.len()).filter(|at| entries[*at].takes_part()).collect();
+            for turn in 0..present.len() {
+                let entry = &mut entries[present[whose(turn, round, present.len())]];
                 match self.measure_calmly(row, entry, round == 0, disk) {
                     Ok(measured) => entry.rounds.push(measured),
                     Err(error) => entry.failed = Some(error.to_string()),
@@ -121,6 +118,15 @@ impl Plan<'_> {
     }
 }
 
+/// Whose turn it is among `many`. Who comes after a heavy one pays for it, so in as many rounds
+/// each of an even number comes once after each other, and of an odd number at most twice
+/// (Williams, "Experimental designs balanced for the estimation of residual effects of
+/// treatments", 1949).
+const fn whose(turn: usize, round: usize, many: usize) -> usize {
+    let to_and_fro = if turn % 2 == 0 { turn / 2 } else { many - turn.div_ceil(2) };
+    (to_and_fro + round) % many
+}
+
 /// Removes a folder, if it is there.
 pub(crate) fn remove(dir: &Path) -> Outcome<()> {
     match fs::remove_dir_all(dir) {
@@ -139,4 +145,31 @@ fn sync_all(dir: &Path) -> Outcome<()> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn everybody_has_a_turn_in_each_round_and_comes_after_all_others() {
+        for many in 1..=13 {
+            let mut after = BTreeMap::new();
+            for round in 0..many {
+                let turns: Vec<usize> = (0..many).map(|turn| whose(turn, round, many)).collect();
+                for pair in turns.windows(2) {
+                    *after.entry((pair[0], pair[1])).or_insert(0) += 1;
+                }
+                let mut all = turns;
+                all.sort_unstable();
+                assert_eq!(all, (0..many).collect::<Vec<_>>());
+            }
+            let most = 1 + many % 2;
+            assert!(after.values().all(|times| *times <= most), "{many}: {after:?}");
+            if many % 2 == 0 {
+                assert_eq!(after.len(), many * (many - 1));
+            }
+        }
+    }
 }
