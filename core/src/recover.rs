@@ -8,9 +8,11 @@
 //! leads the next recovery to the same log: what is newest goes first, and what is cut as damage is
 //! copied and synced before it is cut. Whatever recovery shows has been synced before it is shown.
 //!
-//! [`verdict`] decides; what stands here only fetches bytes and carries out.
+//! [`arrange`] says which files are the log's, and [`verdict`] decides; what stands here only
+//! fetches bytes and carries out.
 
 mod act;
+pub mod arrange;
 mod footer;
 mod known;
 pub mod verdict;
@@ -32,10 +34,11 @@ use act::Acts;
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use arrange::Files;
 use core::fmt;
 use footer::{FOOTER_LOOK_BYTES, Footer};
 pub use known::{is_still, known};
-use verdict::{Files, Judged, Kept};
+use verdict::{Judged, Kept};
 use walk::Walk;
 
 /// What a recovery needs besides the folder.

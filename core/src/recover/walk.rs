@@ -1,6 +1,7 @@
 //! Going through the segments of a log, oldest first, by every frame where no footer will do.
 
-use super::verdict::{Arranged, Arrangement, Walked};
+use super::arrange::{Arranged, Arrangement};
+use super::verdict::Walked;
 use crate::config::Config;
 use crate::id::Lsn;
 use crate::scan::{ScanStart, SegmentScan};

@@ -1,0 +1,199 @@
+//! What the decision has done to the files, in order: a crash after any of it leads the next
+//! recovery to the same log.
+
+use super::{Arranged, Break, Judge, Kept};
+use crate::command::Folder;
+use crate::config::RecoveryPolicy;
+use crate::id::SegmentId;
+use crate::recover::Range;
+use crate::recover::act::Act;
+use crate::wire::header::{FRAMES_OFFSET, LINK_OFFSET};
+use crate::wire::manifest::Manifest;
+use crate::wire::name::{FileId, FileName, Quarantined};
+use alloc::vec;
+use alloc::vec::Vec;
+
+impl Judge<'_> {
+    /// What is to be done, in order, and the manifest that stands in the end.
+    pub(super) fn acts(
+        &self,
+        is_new: bool,
+        is_damage: bool,
+        mut manifest: Manifest,
+        kept: &Kept,
+        ranges: &mut [Range],
+    ) -> (Vec<Act>, Manifest) {
+        let unfinished = self.files.unfinished.iter().map(|(name, _)| Act::Remove(*name));
+        let mut acts: Vec<Act> = unfinished.collect();
+        if is_new || self.is_rebuilt {
+            acts.extend(create_manifest(&manifest));
+            if is_new {
+                return (acts, manifest);
+            }
+        } else {
+            // What is acted on must not be forgotten by a crash.
+            acts.push(Act::Sync(FileId::Manifest.name()));
+        }
+        let stale = self.walk.arrangement.stale.iter().map(|file| Act::Remove(file.name()));
+        acts.extend(stale);
+        acts.push(Act::SyncDir(Folder::Log));
+        let cuts = self.policy != RecoveryPolicy::Salvage || !is_damage;
+        if cuts && manifest.last_segment < self.walk.manifest.last_segment {
+            // Segments are about to go: from now on they are not missed.
+            let last_segment = manifest.last_segment;
+            manifest.generation += 1;
+            acts.push(write_manifest(Manifest {
+                last_segment,
+                generation: manifest.generation,
+                ..self.walk.manifest
+            }));
+        }
+        let damage_manifest = Manifest { generation: manifest.generation + 1, ..manifest };
+        match self.broken {
+            Some(broken) if is_damage && cuts => {
+                self.quarantine(broken, kept, &mut acts, ranges);
+                manifest = damage_manifest;
+                acts.push(write_manifest(manifest));
+                acts.extend(self.cut(broken));
+            }
+            Some(broken) if cuts => {
+                if self.is_exhausted(broken) {
+                    self.quarantine_rest(broken, &mut acts, ranges);
+                }
+                acts.extend(self.reset_later(broken, kept));
+                acts.extend(self.cut(broken));
+            }
+            None if is_damage && cuts => {
+                manifest = damage_manifest;
+                acts.push(write_manifest(manifest));
+            }
+            _ => {
+                if let Some(active) = kept.active.as_ref().filter(|_| is_damage) {
+                    acts.push(Act::Truncate(active.identity.segment, active.end));
+                }
+            }
+        }
+        // What is shown must survive the next crash: the segment that grew last, and the one before
+        // it, whose footer may not have been synced.
+        let recent = kept.sealed.iter().rev().take(1).map(|info| info.segment);
+        let active = kept.active.as_ref().map(|active| active.identity.segment);
+        let spare = kept.spare.map(|identity| identity.segment);
+        // A salvaged log also goes on behind the numbers of records that it does not show.
+        let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
+        let counted = live.filter(|(_, walked)| !cuts && walked.report.is_some());
+        let counted = counted.map(|(arranged, _)| arranged.segment);
+        let recent = recent.chain(active).chain(spare).chain(counted);
+        acts.extend(recent.map(|segment| Act::Sync(FileId::Segment(segment).name())));
+        (acts, manifest)
+    }
+
+    /// Whether good frames may stand behind the break that the bounded search did not find. What
+    /// is cut then is kept, though nothing says that any of it had been durable.
+    fn is_exhausted(&self, broken: Break) -> bool {
+        let report = self.walk.walked[broken.index].report.as_ref();
+        report.is_some_and(|report| report.is_exhausted)
+    }
+
+    /// Copies the rest of the segment with the break into quarantine.
+    fn quarantine_rest(&self, broken: Break, acts: &mut Vec<Act>, ranges: &mut [Range]) {
+        let Arranged { segment, file_bytes, .. } = self.walk.arrangement.live[broken.index];
+        let report = self.walk.walked[broken.index].report.as_ref();
+        let unwritten = report
+            .and_then(|report| report.holes.last())
+            .filter(|hole| hole.end >= file_bytes)
+            .map(|hole| if hole.is_zero { hole.start } else { hole.stale_from });
+        let (start, end) = (broken.offset, unwritten.unwrap_or(file_bytes));
+        if start < FRAMES_OFFSET || end <= start {
+            return;
+        }
+        let (generation, offset) = (self.files.generation, Some(start));
+        let to = FileId::Quarantined(Quarantined { generation, segment, offset });
+        acts.extend([
+            Act::Create(to.new_name()),
+            Act::Copy { from: segment, start, end, to: to.new_name() },
+            Act::Sync(to.new_name()),
+            Act::Rename(to.new_name(), to.name()),
+            Act::SyncDir(Folder::Quarantine),
+        ]);
+        mark_moved(ranges, segment, end, to.name());
+    }
+
+    /// Moves everything from the break on into quarantine: the rest of its segment by copy, later
+    /// segments whole, the newest first.
+    fn quarantine(&self, broken: Break, kept: &Kept, acts: &mut Vec<Act>, ranges: &mut [Range]) {
+        let generation = self.files.generation;
+        let live = &self.walk.arrangement.live;
+        let spare = kept.spare.map(|identity| identity.segment);
+        let whole_from = broken.index + usize::from(broken.offset >= FRAMES_OFFSET);
+        self.quarantine_rest(broken, acts, ranges);
+        let later = live.iter().skip(whole_from).rev().map(|arranged| arranged.segment);
+        for segment in later.filter(|segment| Some(*segment) != spare) {
+            let name = FileId::Segment(segment).name();
+            let to = FileId::Quarantined(Quarantined { generation, segment, offset: None });
+            // The folder may not be there yet: making a file in it makes it. What is moved may be
+            // known to the kernel alone.
+            acts.extend([
+                Act::Sync(name),
+                Act::Create(to.new_name()),
+                Act::Remove(to.new_name()),
+                Act::Rename(name, to.name()),
+                Act::SyncDir(Folder::Quarantine),
+                Act::SyncDir(Folder::Log),
+            ]);
+            mark_moved(ranges, segment, u64::MAX, to.name());
+        }
+    }
+
+    /// Cuts the segment with the break, if it keeps anything.
+    fn cut(&self, broken: Break) -> Vec<Act> {
+        let segment = self.walk.arrangement.live[broken.index].segment;
+        if broken.offset < FRAMES_OFFSET || broken.is_empty {
+            return Vec::new();
+        }
+        let name = FileId::Segment(segment).name();
+        vec![Act::Truncate(segment, broken.offset), Act::Sync(name)]
+    }
+
+    /// Empties the segments after a torn end, of which nothing was ever known durable; the newest
+    /// first. The first of them is the next spare.
+    fn reset_later(&self, broken: Break, kept: &Kept) -> Vec<Act> {
+        let first = broken.index + usize::from(broken.offset >= FRAMES_OFFSET);
+        let spare = kept.spare.map(|identity| identity.segment);
+        let mut acts = Vec::new();
+        for arranged in self.walk.arrangement.live.iter().skip(first).rev() {
+            let name = FileId::Segment(arranged.segment).name();
+            if Some(arranged.segment) == spare && self.is_blank_spare(arranged) {
+                continue;
+            } else if Some(arranged.segment) == spare {
+                acts.extend([Act::Truncate(arranged.segment, LINK_OFFSET), Act::Sync(name)]);
+            } else {
+                acts.extend([Act::Remove(name), Act::SyncDir(Folder::Log)]);
+            }
+        }
+        acts
+    }
+}
+
+/// Notes where the bytes of a segment up to `end` have gone.
+fn mark_moved(ranges: &mut [Range], segment: SegmentId, end: u64, to: FileName) {
+    let file = FileId::Segment(segment).name();
+    for range in ranges.iter_mut().filter(|range| range.file == file && range.end <= end) {
+        range.moved_to = Some(to);
+    }
+}
+
+/// Overwrites the older slot.
+fn write_manifest(manifest: Manifest) -> Act {
+    Act::WriteManifest(manifest, FileId::Manifest.name())
+}
+
+fn create_manifest(manifest: &Manifest) -> [Act; 5] {
+    let new = FileId::Manifest.new_name();
+    [
+        Act::CreateManifest,
+        Act::WidenManifest,
+        Act::WriteManifest(*manifest, new),
+        Act::Rename(new, FileId::Manifest.name()),
+        Act::SyncDir(Folder::Log),
+    ]
+}
