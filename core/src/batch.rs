@@ -21,14 +21,17 @@ pub trait Buffer: AsRef<[u8]> + AsMut<[u8]> {
 }
 
 impl Buffer for Vec<u8> {
+    #[inline]
     fn extend(&mut self, bytes: &[u8]) {
         self.extend_from_slice(bytes);
     }
 
+    #[inline]
     fn resize(&mut self, length: usize) {
         Self::resize(self, length, 0);
     }
 
+    #[inline]
     fn reset(&mut self, keep_bytes: usize) {
         self.clear();
         self.shrink_to(keep_bytes);

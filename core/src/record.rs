@@ -101,6 +101,7 @@ impl<'a> Entry<'a> {
     }
 
     /// What the limit for a record bounds: what a reader has to unpack as well as what is stored.
+    #[inline]
     pub(crate) fn limited_bytes(&self) -> u64 {
         self.stored_bytes().max(self.key.len() as u64 + self.raw_bytes)
     }

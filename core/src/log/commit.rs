@@ -242,10 +242,12 @@ impl<B: Buffer> Log<B> {
     /// the sync has begun.
     pub(super) fn write_back_due(&self, open: &Open) -> Option<u64> {
         let bytes = self.config.write_back_bytes?;
-        let written = open.written.offset;
+        let (written, least) = (open.written.offset, open.written_back.saturating_add(bytes));
+        if written < least || open.is_writing_back || open.sealed.is_some() {
+            return None;
+        }
         let to = written - written % bytes.min(WRITE_BACK_BYTES_STEP);
-        let is_enough = to >= open.written_back.saturating_add(bytes);
-        (is_enough && !open.is_writing_back && open.sealed.is_none()).then_some(to)
+        (to >= least).then_some(to)
     }
 
     pub(super) fn write_back_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {

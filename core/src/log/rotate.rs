@@ -68,6 +68,7 @@ impl Made {
 }
 
 /// How much is reserved next of a segment that has so much.
+#[inline]
 fn reserve_step(config: &Config, reserved: u64) -> u64 {
     let (limit, step_max) = (config.segment_bytes_max, config.reserve_bytes);
     if step_max >= limit { limit } else { reserved.max(RESERVE_BYTES_FIRST).min(step_max) }

@@ -59,6 +59,7 @@ pub struct Place {
 
 impl Place {
     /// What a frame's checksum goes over at its end.
+    #[inline]
     pub(crate) fn bytes(self) -> [u8; 32] {
         let mut bytes = [0; 32];
         bytes[0..8].copy_from_slice(&self.salt.to_le_bytes());
@@ -89,6 +90,7 @@ impl core::fmt::Debug for Digest {
 
 impl Digest {
     /// A checksum that has gone over one byte: a frame's first, which stands apart.
+    #[inline]
     pub fn new(kind: ChecksumKind, crc: Crc32cFn, first: u8) -> Self {
         match kind {
             // A look at the table costs a fifth of a call.
@@ -102,6 +104,7 @@ impl Digest {
     }
 
     /// Goes on over `bytes`.
+    #[inline]
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
             Self::Crc32c(crc, sum) => *sum = crc(*sum, bytes),
@@ -110,6 +113,7 @@ impl Digest {
     }
 
     /// The checksum of all so far. CRC32C fills the low four bytes.
+    #[inline]
     pub fn sum(&self) -> u64 {
         match self {
             Self::Crc32c(_, sum) => u64::from(*sum),

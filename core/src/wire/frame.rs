@@ -158,6 +158,7 @@ impl Frame {
     }
 
     /// What all frames begin with; the checksum is filled in at the end.
+    #[inline]
     fn head(&self, flags: u8) -> Fields {
         let mut head = Fields::new(flags);
         let [low, high, ..] = self.place.lsn.get().to_le_bytes();
@@ -184,6 +185,7 @@ impl Frame {
 }
 
 /// A frame of this one record is at most this long.
+#[inline]
 pub fn record_frame_bytes_max(entry: &Entry<'_>) -> u64 {
     (HEAD_BYTES_MAX + entry.key.len()) as u64 + entry.stored.len() as u64
 }
@@ -230,11 +232,13 @@ impl Fields {
         Self { bytes, length: 1 }
     }
 
+    #[inline]
     fn put<const COUNT: usize>(&mut self, bytes: [u8; COUNT]) {
         self.bytes[self.length..][..COUNT].copy_from_slice(&bytes);
         self.length += COUNT;
     }
 
+    #[inline]
     fn put_varint(&mut self, value: u64) {
         self.length += varint::write(&mut self.bytes[self.length..], value);
     }

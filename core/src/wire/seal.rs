@@ -54,6 +54,7 @@ impl Index {
     }
 
     /// Takes note of a frame that holds records. Frames come in the order of their offsets.
+    #[inline]
     pub fn note(&mut self, lsn: Lsn, offset: u64) {
         let due = match self.entries.last() {
             None => true,
@@ -82,6 +83,7 @@ impl Index {
     }
 
     /// No seal of a segment with this many entries is longer.
+    #[inline]
     pub(crate) fn seal_bytes_max(&self) -> u64 {
         // One entry more than now: the frame about to be appended may add it.
         seal_bytes_max(self.entries.len() as u64 + 1)

@@ -8,6 +8,7 @@ use crate::batch::Buffer;
 pub const VARINT_BYTES_MAX: usize = 10;
 
 /// How many bytes `value` takes.
+#[inline]
 pub const fn len(value: u64) -> usize {
     let bits = 64 - (value | 1).leading_zeros() as usize;
     bits.div_ceil(7)
@@ -21,6 +22,7 @@ pub fn put(out: &mut impl Buffer, value: u64) {
 }
 
 /// Writes `value` to the front of `out`, which has room for it, and says how many bytes it takes.
+#[inline]
 pub(crate) fn write(out: &mut [u8], value: u64) -> usize {
     let mut rest = value;
     let mut count = 0;
