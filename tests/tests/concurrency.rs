@@ -2,13 +2,13 @@
 //! nothing is lost, and a deadline never hangs (invariants 7, 18 to 20).
 
 use seawall::{
-    Call, Error, Fault, FsyncPolicy, Interpose, Level, Lsn, Record, WalConfig, blocking,
+    Call, Error, Fault, FsyncPolicy, Interpose, Level, Lsn, Operation, Record, WalConfig, blocking,
 };
 use seawall_tests::interpose::{EIO, ENOSPC, Watch, os_error, writes_frames};
 use seawall_tests::records::{read_all, record_bytes};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -277,6 +277,106 @@ impl Interpose for Hold {
         }
         None
     }
+}
+
+/// Holds removals of files until it is told to let them go on.
+struct HeldRemovals {
+    begun: Mutex<Sender<()>>,
+    is_released: Mutex<Receiver<()>>,
+    was_awaited: AtomicBool,
+}
+
+impl HeldRemovals {
+    /// The log of a few segments, and the two channels of [`Hold::next_write`].
+    fn log(dir: &Path) -> (Arc<Self>, WalConfig, Receiver<()>, Sender<()>) {
+        let (begun, has_begun) = channel();
+        let (release, is_released) = channel();
+        let held = Arc::new(Self {
+            begun: Mutex::new(begun),
+            is_released: Mutex::new(is_released),
+            was_awaited: AtomicBool::new(false),
+        });
+        let config = WalConfig {
+            max_segment_size: 16 << 10,
+            batch_size: 8 << 10,
+            max_record_size: 8 << 10,
+            interpose: Some(held.clone()),
+            ..WalConfig::in_dir(dir)
+        };
+        (held, config, has_begun, release)
+    }
+}
+
+impl Interpose for HeldRemovals {
+    fn before(&self, call: &Call) -> Option<Fault> {
+        if call.operation == Operation::Remove {
+            self.begun.lock().unwrap().send(()).unwrap();
+            // Whoever waits for a removal is let go, so that the test fails and does not hang.
+            let is_released = self.is_released.lock().unwrap();
+            let patience = Duration::from_secs(20);
+            if !self.was_awaited.load(Ordering::Relaxed)
+                && is_released.recv_timeout(patience) == Err(RecvTimeoutError::Timeout)
+            {
+                self.was_awaited.store(true, Ordering::Relaxed);
+            }
+        }
+        None
+    }
+}
+
+/// So many segments of the log above, all of them durable.
+fn append_segments(wal: &blocking::Wal, count: usize) {
+    let newest = |wal: &blocking::Wal| wal.stats().segments.last().map_or(0, |it| it.segment.get());
+    let last = newest(wal) + count as u64;
+    while newest(wal) < last {
+        wal.append_with(&Record::put(b"k", &[7; 5 << 10]), Level::Disk).unwrap();
+    }
+}
+
+/// The file system may take a tenth of a second to remove a long file.
+#[test]
+fn a_removal_that_takes_long_holds_up_no_append() {
+    let temp = tempfile::tempdir().unwrap();
+    let (held, config, has_begun, release) = HeldRemovals::log(temp.path());
+    let (wal, _) = blocking::Wal::open(config.clone()).unwrap();
+    append_segments(&wal, 4);
+    let deleting = wal.clone();
+    let deleting = std::thread::spawn(move || {
+        deleting.delete_segments_before(deleting.current_position()).unwrap()
+    });
+    has_begun.recv().unwrap();
+    append_segments(&wal, 4);
+    assert!(!held.was_awaited.load(Ordering::Relaxed), "an append waited for a removal");
+    drop(release);
+    assert!(deleting.join().unwrap() >= 3);
+    wal.close().unwrap();
+    drop(wal);
+    let (wal, _) = blocking::Wal::open(config).unwrap();
+    append_segments(&wal, 1);
+}
+
+/// Nobody waits for the deletion any more, and the log is dropped: its folder is free only once no
+/// file is removed from it.
+#[tokio::test]
+async fn a_log_that_is_dropped_ends_what_it_removes() {
+    let temp = tempfile::tempdir().unwrap();
+    let (_, config, has_begun, release) = HeldRemovals::log(temp.path());
+    let (wal, _) = seawall::Wal::open(config.clone()).await.unwrap();
+    append_segments(wal.blocking(), 4);
+    let mut deletion = Box::pin(wal.delete_segments_before(wal.current_position()));
+    let is_pending = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(deletion.as_mut().poll(context).is_pending())
+    });
+    assert!(is_pending.await);
+    has_begun.recv().unwrap();
+    drop(deletion);
+    let other = blocking::Wal::open(config.clone());
+    assert!(matches!(other, Err(Error::Locked { .. })), "{other:?}");
+    let dropping = std::thread::spawn(move || drop(wal));
+    drop(release);
+    dropping.join().unwrap();
+    let (wal, _) = blocking::Wal::open(config).unwrap();
+    append_segments(&wal, 1);
 }
 
 /// Which threads wrote frames: their names, in order.

@@ -1,10 +1,13 @@
-//! The two threads of the log's own, and the handle that ends them.
+//! The two threads of the log's own, one more while files are removed, and the handle that ends
+//! them.
 
-use super::{Engine, Sleep, State};
+use super::{Engine, Memory, Sleep, State};
 use crate::error::Error;
 use crate::meter::{Event, tell};
 use crate::sync::{JoinHandle, Mutex, MutexGuard, thread, wait_timeout};
+use seawall_core::command::{Command, Operation};
 use seawall_core::config::Level;
+use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -18,13 +21,9 @@ impl Handle {
     pub(super) fn new(engine: Arc<Engine>) -> Result<Self, Error> {
         let handle = Self { engine, threads: Mutex::new(Vec::new()) };
         for worker in [Worker::Commits, Worker::Upkeep] {
-            let engine = handle.engine.clone();
-            let thread = thread::Builder::new()
-                .name(worker.name().to_owned())
-                .spawn(move || engine.work(worker))
-                .map_err(Error::io("start a thread of the log"))?;
+            let thread = handle.engine.spawn(worker);
+            handle.threads().push(thread.map_err(Error::io("start a thread of the log"))?);
             handle.engine.lock().at_work += 1;
-            handle.threads().push(thread);
         }
         Ok(handle)
     }
@@ -68,6 +67,9 @@ impl Drop for Handle {
 enum Worker {
     Commits,
     Upkeep,
+    /// Only while there is something to remove: a file system takes a millisecond for each few
+    /// MiB of a file, and nothing else that is done ahead of need is to wait for that.
+    Removals,
 }
 
 impl Worker {
@@ -75,17 +77,25 @@ impl Worker {
         match self {
             Self::Commits => "seawall-commits",
             Self::Upkeep => "seawall-upkeep",
+            Self::Removals => "seawall-removes",
         }
     }
 }
 
 impl Engine {
+    fn spawn(self: &Arc<Self>, worker: Worker) -> io::Result<JoinHandle<()>> {
+        let engine = self.clone();
+        let thread = thread::Builder::new().name(worker.name().to_owned());
+        thread.spawn(move || engine.work(worker))
+    }
+
     /// What a thread of the log's own does.
-    fn work(&self, worker: Worker) {
-        self.leave(match worker {
-            Worker::Commits => self.make_commits(),
-            Worker::Upkeep => self.do_upkeep(),
-        });
+    fn work(self: &Arc<Self>, worker: Worker) {
+        match worker {
+            Worker::Commits => self.leave(self.make_commits()),
+            Worker::Upkeep => self.leave(self.do_upkeep()),
+            Worker::Removals => self.make_removals(),
+        }
     }
 
     fn make_commits(&self) -> MutexGuard<'_, State> {
@@ -124,20 +134,25 @@ impl Engine {
         }
     }
 
-    fn do_upkeep(&self) -> MutexGuard<'_, State> {
+    fn do_upkeep(self: &Arc<Self>) -> MutexGuard<'_, State> {
         let mut keeper = self.executor.take_keeper();
         let mut state = self.lock();
         loop {
             let aftermath = self.after_change(&mut state, Duration::ZERO);
             state = self.tell_unlocked(state, aftermath);
             if let Some(command) = state.background.pop_front() {
-                drop(state);
-                self.leave_work(self.run(command));
-                state = self.lock();
+                state = if command.operation() == Operation::Remove {
+                    self.remove_apart(state, command)
+                } else {
+                    drop(state);
+                    self.leave_work(self.run(command));
+                    self.lock()
+                };
                 continue;
             }
-            // The last commits may leave something to do.
-            let is_last = state.log.is_closed() || (state.stops && state.at_work == 1);
+            // The last commits may leave something to do, and so may the last removal.
+            let is_over = state.log.is_closed() || (state.stops && state.at_work == 1);
+            let is_last = is_over && state.removing == 0;
             let due = keeper.due(&state.log);
             if due.is_empty() && !is_last {
                 state = self.upkeep.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -152,6 +167,43 @@ impl Engine {
             if is_last {
                 return state;
             }
+        }
+    }
+
+    /// Has a thread remove what is to be removed, which ends once there is no more.
+    fn remove_apart<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        command: Command<Memory>,
+    ) -> MutexGuard<'a, State> {
+        state.removals.push_back(command);
+        state.removing += 1;
+        let has_thread = std::mem::replace(&mut state.has_remover, true);
+        drop(state);
+        if !has_thread && self.spawn(Worker::Removals).is_err() {
+            // Everything else waits then.
+            self.make_removals();
+        }
+        self.lock()
+    }
+
+    fn make_removals(&self) {
+        let mut state = self.lock();
+        while let Some(command) = state.removals.pop_front() {
+            drop(state);
+            let (now, aftermath) = self.execute(command);
+            state = now;
+            // Before anybody is told: whoever is may drop the log, which waits for the upkeep, and
+            // that for this.
+            state.removing -= 1;
+            state.has_remover = !state.removals.is_empty();
+            let is_last = !state.has_remover;
+            self.upkeep.notify_one();
+            self.leave_work(self.tell_unlocked(state, aftermath));
+            if is_last {
+                return;
+            }
+            state = self.lock();
         }
     }
 
