@@ -1,12 +1,13 @@
-//! The two threads of the log's own, one more while files are removed, and the handle that ends
-//! them.
+//! The two threads of the log's own, one more while old segments are removed, and the handle that
+//! ends them.
 
 use super::{Engine, Memory, Sleep, State};
 use crate::error::Error;
 use crate::meter::{Event, tell};
 use crate::sync::{JoinHandle, Mutex, MutexGuard, thread, wait_timeout};
-use seawall_core::command::{Command, Operation};
+use seawall_core::command::Command;
 use seawall_core::config::Level;
+use seawall_core::wire::name::FileId;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -67,8 +68,8 @@ impl Drop for Handle {
 enum Worker {
     Commits,
     Upkeep,
-    /// Only while there is something to remove: a file system takes a millisecond for each few
-    /// MiB of a file, and nothing else that is done ahead of need is to wait for that.
+    /// Only while old segments are removed: a file system takes a millisecond for each few MiB,
+    /// and nothing else that is done ahead of need is to wait for that.
     Removals,
 }
 
@@ -141,7 +142,7 @@ impl Engine {
             let aftermath = self.after_change(&mut state, Duration::ZERO);
             state = self.tell_unlocked(state, aftermath);
             if let Some(command) = state.background.pop_front() {
-                state = if command.operation() == Operation::Remove {
+                state = if removes_old(&state, &command) {
                     self.remove_apart(state, command)
                 } else {
                     drop(state);
@@ -170,7 +171,7 @@ impl Engine {
         }
     }
 
-    /// Has a thread remove what is to be removed, which ends once there is no more.
+    /// Has a thread remove an old segment, which ends once there are no more.
     fn remove_apart<'a>(
         self: &'a Arc<Self>,
         mut state: MutexGuard<'a, State>,
@@ -235,4 +236,11 @@ impl Engine {
         self.wake_commits(&mut state);
         self.upkeep.notify_one();
     }
+}
+
+/// Whether a command removes a segment that others came after. Of what else is removed none is
+/// long, or the log does not go on meanwhile.
+fn removes_old(state: &State, command: &Command<Memory>) -> bool {
+    let Command::Remove(remove) = command else { return false };
+    matches!(remove.name.file, FileId::Segment(segment) if segment < state.log.newest_segment())
 }
