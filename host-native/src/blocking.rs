@@ -201,6 +201,9 @@ impl Wal {
     /// Deletes all segments whose records come before a record, and returns how many they were. The
     /// segment that is being written stays.
     ///
+    /// It waits until the files are gone: ext4 took 0.08 to 0.16 s for one of 128 MiB, 0.3 ms with
+    /// `recycle_segments` (docs/PERFORMANCE.md). Appends of other threads go on meanwhile.
+    ///
     /// # Errors
     /// When it could not be recorded, or the log is closed or poisoned.
     pub fn delete_segments_before(&self, before: impl Into<Start>) -> Result<u64, Error> {
