@@ -123,7 +123,7 @@ impl Plan<'_> {
 /// (Williams, "Experimental designs balanced for the estimation of residual effects of
 /// treatments", 1949).
 const fn whose(turn: usize, round: usize, many: usize) -> usize {
-    let to_and_fro = if turn % 2 == 0 { turn / 2 } else { many - turn.div_ceil(2) };
+    let to_and_fro = if turn.is_multiple_of(2) { turn / 2 } else { many - turn.div_ceil(2) };
     (to_and_fro + round) % many
 }
 
