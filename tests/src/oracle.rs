@@ -211,8 +211,12 @@ impl Oracle {
         }
     }
 
-    /// Remembers what a truncation takes off.
+    /// Remembers what a truncation takes off. One that takes off nothing writes nothing, and the
+    /// one before stays the last.
     fn bury_after(&mut self, lsn: u64) {
+        if lsn >= self.last() {
+            return;
+        }
         self.before_truncation = None;
         self.before_truncation = Some(Arc::new(self.clone()));
         self.truncations += 1;
@@ -313,5 +317,26 @@ impl Oracle {
             hash.number(frame.last);
         }
         hash.value()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn a_truncation_that_takes_off_nothing_leaves_the_one_before_the_last() {
+        let mut oracle = Oracle::default();
+        let frame = Frame { first: 1, last: 3, segment: 1, start: 128, end: 200, claim: 0 };
+        oracle.append(frame, (0..3).map(|number| vec![number])).unwrap();
+        oracle.acknowledge(3).unwrap();
+        for _ in 0..2 {
+            oracle.begin_truncation(1);
+            oracle.end_truncation(true);
+            assert_eq!(oracle.last(), 1);
+            assert_eq!(oracle.before_truncation().map(Oracle::last), Some(3));
+        }
+        assert!(!oracle.is_dead(2, &[&[1]], false) && oracle.is_dead(2, &[&[1]], true));
     }
 }
