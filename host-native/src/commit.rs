@@ -88,10 +88,9 @@ struct State {
     log: Log<Memory>,
     /// Commands for the upkeep.
     background: VecDeque<Command<Memory>>,
-    /// Commands for the thread that removes files, which is there while there are any, and how many
-    /// are not complete.
+    /// Commands for the thread that removes old segments, and how many are not complete: it is
+    /// there while there are any.
     removals: VecDeque<Command<Memory>>,
-    has_remover: bool,
     removing: usize,
     slots: Slots,
     turns: Turns,

@@ -22,7 +22,6 @@ impl State {
             log,
             background: VecDeque::new(),
             removals: VecDeque::new(),
-            has_remover: false,
             removing: 0,
             slots: Slots::default(),
             turns: Turns::default(),

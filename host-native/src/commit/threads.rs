@@ -177,9 +177,9 @@ impl Engine {
         mut state: MutexGuard<'a, State>,
         command: Command<Memory>,
     ) -> MutexGuard<'a, State> {
+        let has_thread = state.removing > 0;
         state.removals.push_back(command);
         state.removing += 1;
-        let has_thread = std::mem::replace(&mut state.has_remover, true);
         drop(state);
         if !has_thread && self.spawn(Worker::Removals).is_err() {
             // Everything else waits then.
@@ -197,8 +197,7 @@ impl Engine {
             // Before anybody is told: whoever is may drop the log, which waits for the upkeep, and
             // that for this.
             state.removing -= 1;
-            state.has_remover = !state.removals.is_empty();
-            let is_last = !state.has_remover;
+            let is_last = state.removing == 0;
             self.upkeep.notify_one();
             self.leave_work(self.tell_unlocked(state, aftermath));
             if is_last {
