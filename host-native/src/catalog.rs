@@ -83,10 +83,11 @@ struct Entry {
 
 impl Entry {
     fn encode(&self) -> [u8; ENTRY_BYTES] {
+        let crc = sys::fastest_crc32c();
         let mut bytes = [0; ENTRY_BYTES];
-        bytes[..STAMP_AT].copy_from_slice(&self.known.encode(crc32c::crc32c_append));
+        bytes[..STAMP_AT].copy_from_slice(&self.known.encode(crc));
         bytes[STAMP_AT..CHECKSUM_AT].copy_from_slice(&self.stamp.0);
-        let checksum = crc32c::crc32c(&bytes[..CHECKSUM_AT]);
+        let checksum = crc(0, &bytes[..CHECKSUM_AT]);
         bytes[CHECKSUM_AT..].copy_from_slice(&checksum.to_le_bytes());
         bytes
     }
@@ -94,10 +95,11 @@ impl Entry {
     fn parse(bytes: &[u8; ENTRY_BYTES]) -> Option<Self> {
         let (content, checksum) = bytes.split_last_chunk()?;
         let (known, stamp) = content.split_first_chunk()?;
-        if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        let crc = sys::fastest_crc32c();
+        if crc(0, content) != u32::from_le_bytes(*checksum) {
             return None;
         }
-        let known = Known::parse(known, crc32c::crc32c_append)?;
+        let known = Known::parse(known, crc)?;
         Some(Self { known, stamp: Stamp(*stamp.first_chunk()?) })
     }
 }
@@ -278,7 +280,7 @@ fn look(dir: &Dir, info: &SegmentInfo) -> io::Result<Option<Entry>> {
     }
     let mut header = [0; HEADER_BYTES];
     sys::read_at(&file, &mut header, 0)?;
-    let known = known(info, &header, crc32c::crc32c_append);
+    let known = known(info, &header, sys::fastest_crc32c());
     Ok(known.map(|known| Entry { known, stamp }))
 }
 

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::execute::Interpose;
 use crate::meter::Meter;
+use crate::sys::fastest_crc32c;
 use seawall_core::compress::Compression;
 use seawall_core::config::{Config, ConfigError, FsyncPolicy, RecoveryPolicy, RecoveryScan};
 use seawall_core::id::{LogId, Time};
@@ -210,7 +211,7 @@ impl WalConfig {
             record_bytes_max: self.max_record_size,
             batch_bytes: self.batch_size,
             checksum: self.checksum,
-            crc: crc32c::crc32c_append,
+            crc: fastest_crc32c(),
         };
         if self.zstd_level.is_some() && !cfg!(feature = "zstd") {
             return Err(Error::NotBuilt { setting: "zstd_level", feature: "zstd" });

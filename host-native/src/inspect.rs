@@ -193,7 +193,7 @@ fn grow(folder: &Folder) -> Option<bool> {
         salt: last.salt,
         checksum: last.checksum,
         earlier: None,
-        crc: crc32c::crc32c_append,
+        crc: sys::fastest_crc32c(),
         offset: end.end.offset,
         lsn: end.lsn.next(),
         limit: file.metadata().ok()?.len(),
@@ -273,7 +273,7 @@ fn open_segment(dir: &Dir, segment: SegmentId) -> Result<(File, Identity, LinkSt
     let file = dir.open(name, Access::Read).map_err(failed)?;
     let mut bytes = [0; HEADER_BYTES];
     let read = sys::read_at(&file, &mut bytes, 0).map_err(failed)?;
-    let crc = crc32c::crc32c_append;
+    let crc = sys::fastest_crc32c();
     let identity = Identity::parse(&bytes[..read], crc).map_err(|error| {
         let what = format!("{name} {error}: run `seawall verify`");
         Error::Io { what, error: io::ErrorKind::InvalidData.into() }
@@ -374,7 +374,7 @@ impl Frames {
             salt: identity.salt,
             checksum: identity.checksum,
             earlier: identity.earlier,
-            crc: crc32c::crc32c_append,
+            crc: sys::fastest_crc32c(),
             offset: FRAMES_OFFSET,
             lsn: self.next_lsn,
             limit: bytes.len() as u64,

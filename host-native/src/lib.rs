@@ -73,6 +73,7 @@ pub use crate::meter::MetricsMeter;
 pub use crate::meter::TracingMeter;
 pub use crate::meter::{Event, Meter};
 pub use crate::reader::{Entry, Visibility};
+pub use crate::sys::fastest_crc32c;
 pub use crate::tokio::{Reader, Wal};
 pub use seawall_core::command::Operation;
 pub use seawall_core::compress::Compression;

@@ -304,7 +304,7 @@ impl Reading {
             opened: Time::default(),
             end: None,
         };
-        let crc = crc32c::crc32c_append;
+        let crc = sys::fastest_crc32c();
         Self {
             visibility,
             cursor: Cursor::new(blank, crc, config.read_size, frame_bytes_max),
@@ -740,7 +740,7 @@ pub(crate) fn index_of(file: &File, info: &SegmentInfo) -> io::Result<Option<Ind
     loop {
         bytes.resize(usize::try_from(wanted).unwrap_or(0), 0);
         let read = sys::read_at(file, &mut bytes, end.frames_end)?;
-        match footer(info, &end, &bytes[..read], crc32c::crc32c_append) {
+        match footer(info, &end, &bytes[..read], sys::fastest_crc32c()) {
             Footer::Whole(index) => return Ok(Some(index)),
             Footer::Longer(bytes) if bytes > wanted => wanted = bytes,
             Footer::Longer(_) | Footer::Unusable => return Ok(None),

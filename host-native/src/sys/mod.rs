@@ -19,6 +19,7 @@
 mod aligned;
 mod allocate;
 mod cache;
+mod crc;
 #[cfg(unix)]
 mod fork;
 #[cfg(unix)]
@@ -35,6 +36,7 @@ pub(crate) use allocate::copies_on_write;
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::{dirty, evict};
 pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached, is_under_write_back};
+pub use crc::fastest_crc32c;
 #[cfg(unix)]
 pub(crate) use fork::{forks, is_forked_since};
 pub(crate) use positional::{first_piece, read_at, read_cached, write_all_at};
