@@ -83,6 +83,10 @@ pub struct Config {
     /// with them, so that the sync to come has little left to wait for. `None`: whoever caches them
     /// decides; for a host that cannot tell the device.
     pub write_back_bytes: Option<u64>,
+    /// A short write that is not synced takes zeros along up to a multiple of so many bytes, where
+    /// space is reserved: the page cache makes one piece of memory of them, for less than many
+    /// small ones.
+    pub padding_bytes: u64,
     /// The files of so many deleted segments at most are kept, to become segments again: their
     /// blocks are written already. 0: none.
     pub recycle_max: usize,
@@ -113,6 +117,7 @@ impl Default for Config {
             preallocate: true,
             reserve_bytes: 8 << 20,
             write_back_bytes: None,
+            padding_bytes: 32 << 10,
             recycle_max: 0,
             recovery: RecoveryPolicy::default(),
             scan: RecoveryScan::default(),
@@ -145,6 +150,11 @@ pub const RESERVE_BYTES_MIN: u64 = 512;
 /// The least that is written back at a time: a sector.
 pub const WRITE_BACK_BYTES_MIN: u64 = 512;
 
+/// The least and the most that zeros go on to a multiple of: a page, and what a write makes long.
+pub const PADDING_BYTES_MIN: u64 = 4 << 10;
+/// See [`PADDING_BYTES_MIN`].
+pub const PADDING_BYTES_MAX: u64 = 1 << 20;
+
 /// Room that a segment keeps for the footer of a segment with one index entry.
 pub(crate) const FOOTER_BYTES: u64 = 160;
 
@@ -163,6 +173,7 @@ impl Config {
         if let Some(bytes) = self.write_back_bytes {
             within("write_back_bytes", bytes, WRITE_BACK_BYTES_MIN, u64::MAX)?;
         }
+        within("padding_bytes", self.padding_bytes, PADDING_BYTES_MIN, PADDING_BYTES_MAX)?;
         within("record_bytes_max", self.record_bytes_max, 1, u64::MAX)?;
         if let FsyncPolicy::Batch(window) = self.fsync_policy {
             let micros = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);

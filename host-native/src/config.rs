@@ -179,6 +179,10 @@ impl Default for WalConfig {
 /// Less costs more calls, and more makes whoever syncs meanwhile wait: see docs/PERFORMANCE.md.
 const WRITE_BACK_SIZE_DEFAULT: u64 = 1 << 20;
 
+/// Zeros behind a short plain write go on to a multiple of it, by measurement; in a mapping each
+/// such write is a call that appends have not got otherwise.
+const PADDING_BYTES: u64 = 32 << 10;
+const MAPPED_PADDING_BYTES: u64 = 64 << 10;
 const READ_SIZE_DEFAULT: u64 = 256 << 10;
 const READ_SIZE_MIN: u64 = 64 << 10;
 const READ_SIZE_MAX: u64 = 64 << 20;
@@ -203,6 +207,7 @@ impl WalConfig {
             preallocate: self.preallocate,
             reserve_bytes: self.reserve_size.unwrap_or(Config::default().reserve_bytes),
             write_back_bytes: self.write_back_size,
+            padding_bytes: if self.map_appends { MAPPED_PADDING_BYTES } else { PADDING_BYTES },
             recycle_max: self.recycle_segments,
             recovery: self.recovery,
             scan: self.scan,

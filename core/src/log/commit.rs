@@ -106,7 +106,7 @@ impl<B: Buffer> Log<B> {
         if is_durable && let Some(open) = self.open_segment_mut(batch.segment) {
             open.written_back = to.offset;
         }
-        let padding = self.padding(&batch);
+        let padding = self.padding(&batch, is_durable);
         self.flights.push(Flight {
             id,
             segment: batch.segment,
@@ -129,22 +129,26 @@ impl<B: Buffer> Log<B> {
     /// and a sync makes that durable too, which takes half as long again as the bytes alone. And
     /// the first write to a page has the page cache make it; many at once cost half of what they
     /// cost one by one, zeros and all. So one write in many makes room for those that follow, where
-    /// they are small: zeros are what stands there anyway.
+    /// they are small: zeros are what stands there anyway. Where nothing is synced only the pages
+    /// count, and they are not to be too many at once: the file system looks at all that came
+    /// together for each write to any of them.
     ///
     /// Where space is not reserved there may be none for zeros.
     ///
     /// In a recycled segment a page that is not in memory would have to be read before a part of it
     /// is written. There longer batches are filled up to the end of their last page.
-    fn padding(&mut self, batch: &Batch<B>) -> usize {
+    fn padding(&mut self, batch: &Batch<B>, is_durable: bool) -> usize {
         let (bytes, end) = (batch.bytes(), batch.end());
-        let limit = self.config.segment_bytes_max;
+        let (limit, plain_step) = (self.config.segment_bytes_max, self.config.padding_bytes);
         let Some(open) = self.open_segment_mut(batch.segment) else { return 0 };
         let is_reserved = open.reserved != NOT_RESERVED;
         if !is_reserved || open.sealed.is_some() || end <= open.padded {
             return 0;
         }
-        let (padding, step) = if bytes <= PADDED_BYTES_MAX {
+        let (padding, step) = if bytes <= PADDED_BYTES_MAX && is_durable {
             ((bytes * PADDED_WRITES).min(PADDING_BYTES_MAX), PADDING_BYTES_STEP)
+        } else if bytes <= PADDED_BYTES_MAX {
+            (0, plain_step)
         } else if open.identity.earlier.is_some() {
             (0, PAGE_BYTES)
         } else {

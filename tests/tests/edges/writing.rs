@@ -241,15 +241,18 @@ fn an_append_is_one_write_and_a_small_one_takes_zeros_along() {
         let (first, next) = (56 + 13 + 100, 13 + 100);
         let bare = lengths(Config { preallocate: false, ..large.clone() }, &[&[7; 100][..]; 3]);
         assert_eq!(bare, [first, next, next]);
-        // Up to a multiple of 64 KiB; what follows fits in there.
+        // What is synced, up to a multiple of 64 KiB, and a larger one takes room for sixteen of its
+        // length along, up to 256 KiB; what is not, up to a multiple of 32 KiB. What follows fits in
+        // there.
+        let ends = if level == Level::Disk { [64, 192, 384] } else { [32, 32, 128] };
+        let [small, medium, large_end] = ends.map(|kib| (kib << 10) - 72);
         let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
-        assert_eq!(padded, [(64 << 10) - 72, next, next]);
-        // A larger one takes room for sixteen of its length along, up to 256 KiB.
-        let larger = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
-        assert_eq!(larger, [(192 << 10) - 72, 14 + 8_000]);
+        assert_eq!(padded, [small, next, next]);
+        let padded = lengths(large.clone(), &[&[7; 8_000][..]; 2]);
+        assert_eq!(padded, [medium, 14 + 8_000]);
         let value = vec![7; 170_000];
-        let larger = lengths(large.clone(), &[&value[..100_000]; 2]);
-        assert_eq!(larger, [(384 << 10) - 72, 15 + 100_000]);
+        let padded = lengths(large.clone(), &[&value[..100_000]; 1]);
+        assert_eq!(padded, [large_end]);
         let long = lengths(large.clone(), &[&value[..]; 2]);
         assert!(long.iter().all(|bytes| (170_000..170_200).contains(bytes)), "{long:?}");
     }
