@@ -89,8 +89,9 @@ pub struct Create {
     pub name: FileName,
 }
 
-/// Reserve the blocks of bytes `from..to` of a file and make it `to` bytes long; the new bytes read
-/// as zeros. Never makes it shorter. No write of bytes behind `to` is under way at the same time.
+/// Reserve the blocks of bytes `from..to` of a file and make it `file_bytes` long; the new bytes
+/// read as zeros. Never makes it shorter. Unless its length stays, no write of bytes behind that is
+/// under way at the same time.
 #[derive(Debug)]
 pub struct Allocate {
     pub(crate) id: CommandId,
@@ -100,6 +101,9 @@ pub struct Allocate {
     pub from: u64,
     /// The byte past the last.
     pub to: u64,
+    /// `to`, or 0: the file's length stays, and the blocks are reserved behind its end, if the host
+    /// can do that.
+    pub file_bytes: u64,
 }
 
 /// Write all of `data` at `offset`; when `sync` is set, make the file's content durable after that,

@@ -79,6 +79,11 @@ pub struct Config {
     /// doubles what it has. What is reserved and not used is read when the log is opened after a
     /// crash. The size of a segment or more: all of it at once.
     pub reserve_bytes: u64,
+    /// Whether all of the next segment's space is reserved behind the end of its file once the
+    /// log has filled half of one, for a host that can do that. Nothing is reserved of a segment then
+    /// while it is appended to, which a file system may hold up; and a recovery has nothing to look
+    /// through that was reserved and not used.
+    pub reserve_past_end: bool,
     /// Whenever so many bytes have been written that no sync covers, the device is told to begin
     /// with them, so that the sync to come has little left to wait for. `None`: whoever caches them
     /// decides; for a host that cannot tell the device.
@@ -116,6 +121,7 @@ impl Default for Config {
             fsync_policy: FsyncPolicy::Batch(Duration::from_millis(5)),
             preallocate: true,
             reserve_bytes: 8 << 20,
+            reserve_past_end: false,
             write_back_bytes: None,
             padding_bytes: 32 << 10,
             recycle_max: 0,

@@ -44,7 +44,12 @@ pub struct WalConfig {
     pub preallocate: bool,
     /// How much of it is reserved at a time at most, in bytes, at least 512; a file is so much
     /// longer than what it holds. A segment begins with 1 MiB, and each step doubles what it has.
-    /// Opening after a crash reads what is reserved and not used. Default: 8 MiB.
+    /// Opening after a crash reads what is reserved and not used.
+    ///
+    /// Default: 8 MiB, and, on Linux without `map_appends` and `uring_size`, all of a segment before
+    /// it is used once the log has filled half of one, where twice as much is free: then nothing is
+    /// reserved while it is appended to, and its file is no longer than what it holds and a few
+    /// zeros.
     pub reserve_size: Option<u64>,
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///
@@ -206,6 +211,12 @@ impl WalConfig {
             fsync_policy: self.fsync_policy,
             preallocate: self.preallocate,
             reserve_bytes: self.reserve_size.unwrap_or(Config::default().reserve_bytes),
+            // An append to a mapping wants the file to be there, and a direct write one that does
+            // not grow; and who says how much wants no more.
+            reserve_past_end: cfg!(target_os = "linux")
+                && self.reserve_size.is_none()
+                && self.uring_size.is_none()
+                && !self.map_appends,
             write_back_bytes: self.write_back_size,
             padding_bytes: if self.map_appends { MAPPED_PADDING_BYTES } else { PADDING_BYTES },
             recycle_max: self.recycle_segments,

@@ -220,7 +220,8 @@ impl Executor {
                 c.done(result.map_err(io_error))
             }
             (Command::Allocate(c), fault) => {
-                let result = fails(fault).and_then(|()| self.allocate(c.name, c.from, c.to));
+                let result =
+                    fails(fault).and_then(|()| self.allocate(c.name, c.from, c.to, c.file_bytes));
                 c.done(result.map_err(io_error))
             }
             (Command::Truncate(c), fault) => {
@@ -464,8 +465,12 @@ impl Executor {
         self.file(name)?.resize(|file| file.set_len(bytes))
     }
 
-    fn allocate(&self, name: FileName, from: u64, to: u64) -> io::Result<()> {
-        self.file(name)?.resize(|file| sys::allocate(file, from, to))
+    fn allocate(&self, name: FileName, from: u64, to: u64, file_bytes: u64) -> io::Result<()> {
+        let open = self.file(name)?;
+        if file_bytes == 0 {
+            return sys::allocate_past_end(&open.file, from, to);
+        }
+        open.resize(|file| sys::allocate(file, from, to))
     }
 
     fn rename(&self, from: FileName, to: FileName) -> io::Result<()> {
@@ -705,7 +710,7 @@ mod tests {
         let config = WalConfig { map_appends: true, ..WalConfig::in_dir(temp.path()) };
         let executor = Executor::new(Dir::open_path(temp.path(), true).unwrap(), false, &config);
         executor.create(FIRST.name()).unwrap();
-        executor.allocate(FIRST.name(), 0, 60).unwrap();
+        executor.allocate(FIRST.name(), 0, 60, 60).unwrap();
         let open = executor.file(FIRST.name()).unwrap();
         let is_mapped = || matches!(&*open.mapping(), Mapping::Open(_));
         let write = |bytes: &[u8], offset, sync| {
@@ -758,7 +763,7 @@ mod tests {
             let dir = Dir::open_path(temp.path(), true).unwrap();
             let executor = Executor::new(dir, false, &config);
             executor.create(FIRST.name()).unwrap();
-            executor.allocate(FIRST.name(), 0, 2 << 20).unwrap();
+            executor.allocate(FIRST.name(), 0, 2 << 20, 2 << 20).unwrap();
             for page in 0..512 {
                 executor.write(FIRST.name(), &[7; 4 << 10], page << 12, false, None).unwrap();
             }

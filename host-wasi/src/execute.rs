@@ -104,7 +104,7 @@ impl<F: Folder> Executor<F> {
                 c.done(result.map_err(io_error))
             }
             Command::Allocate(c) => {
-                let result = self.with(c.name, |file| self.allocate(file, c.from, c.to));
+                let result = self.with(c.name, |file| self.allocate(file, c.from, c.file_bytes));
                 c.done(result.map_err(io_error))
             }
             Command::Truncate(c) => {

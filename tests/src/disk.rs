@@ -180,7 +180,7 @@ impl Disk {
                 c.done(error.map_or(Ok(()), Err))
             }
             Command::Allocate(c) => {
-                let result = error.map_or_else(|| self.lengthen(c.name, small(c.to)), Err);
+                let result = error.map_or_else(|| self.lengthen(c.name, small(c.file_bytes)), Err);
                 c.done(result)
             }
             Command::Write(c) => {

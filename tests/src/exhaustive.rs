@@ -46,6 +46,7 @@ pub fn setups() -> [Setup; 2] {
         preallocate: false,
         recycle_max: 0,
         write_back_bytes: Some(512),
+        reserve_past_end: false,
         recovery: RecoveryPolicy::Strict,
         scan: RecoveryScan::Tail,
         checksum: ChecksumKind::Crc32c,

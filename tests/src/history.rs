@@ -39,6 +39,8 @@ pub struct Setup {
     pub recycle_max: usize,
     /// [`Config::write_back_bytes`].
     pub write_back_bytes: Option<u64>,
+    /// [`Config::reserve_past_end`].
+    pub reserve_past_end: bool,
     /// [`Config::recovery`].
     pub recovery: RecoveryPolicy,
     /// [`Config::scan`].
@@ -72,6 +74,7 @@ impl Setup {
             // Without numbers of their own, so that older seeds mean what they did.
             recycle_max: random.clone().index(3),
             write_back_bytes: random.clone().number().is_multiple_of(2).then_some(1_024),
+            reserve_past_end: random.clone().number().is_multiple_of(3),
         }
     }
 
@@ -83,6 +86,7 @@ impl Setup {
             fsync_policy: self.policy,
             preallocate: self.preallocate,
             reserve_bytes: if self.sector_bytes == 512 { 1_024 } else { self.segment_bytes },
+            reserve_past_end: self.reserve_past_end,
             recycle_max: self.recycle_max,
             write_back_bytes: self.write_back_bytes,
             recovery: self.recovery,

@@ -541,7 +541,10 @@ fn note(hash: &mut Hash, command: &Command<Memory>) {
             hash.number(write.offset * 2 + u64::from(write.sync));
             hash.bytes(write.data.as_ref());
         }
-        Command::Allocate(allocate) => hash.number(allocate.to),
+        Command::Allocate(allocate) => {
+            hash.number(allocate.to);
+            hash.number(allocate.file_bytes);
+        }
         Command::Truncate(truncate) => hash.number(truncate.bytes),
         Command::Read(read) => {
             hash.number(read.offset);
@@ -556,7 +559,8 @@ fn note(hash: &mut Hash, command: &Command<Memory>) {
 fn writes_past(write: &Command<Memory>, reservation: &Command<Memory>) -> bool {
     match (write, reservation) {
         (Command::Write(write), Command::Allocate(allocate)) => {
-            write.name.file == allocate.name.file && end_of(write) > allocate.to
+            let length = allocate.file_bytes;
+            write.name.file == allocate.name.file && length > 0 && end_of(write) > length
         }
         _ => false,
     }

@@ -135,6 +135,7 @@ fn config(random: &mut Random) -> Config {
         record_bytes_max: 4 << 10,
         preallocate: random.chance(3, 4),
         recycle_max: random.index(3),
+        reserve_past_end: random.chance(1, 2),
         write_back_bytes: random.chance(1, 2).then_some(8 << 10),
         fsync_policy: policies[random.index(3)],
         crc: seawall_tests::crc(),

@@ -1,9 +1,9 @@
 //! Records of every size: they work, or a documented limit refuses them with a clear error.
 
-#[cfg(target_os = "linux")]
-use seawall::Operation;
 use seawall::blocking::Wal;
 use seawall::{Compression, Error, Level, Record, WalConfig};
+#[cfg(target_os = "linux")]
+use seawall::{FileId, Operation, SegmentId};
 use seawall_tests::records::{read_all, record_bytes};
 #[cfg(target_os = "linux")]
 use {
@@ -223,4 +223,39 @@ fn fill_and_free(dir: &std::path::Path) {
     wal.close().unwrap();
     let wal = open(config());
     assert_eq!(read_all(&wal).last().unwrap().lsn.get(), acknowledged);
+}
+
+/// What is reserved behind a file's end does not show in its length.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_segment_has_its_space_before_it_is_used_and_keeps_none_that_it_did_not_use() {
+    use std::os::unix::fs::MetadataExt;
+    let temp = tempfile::tempdir().unwrap();
+    let watch = Arc::new(Watch::default());
+    let wal = open(WalConfig {
+        max_segment_size: 16 << 20,
+        interpose: Some(watch.clone()),
+        ..WalConfig::in_dir(temp.path())
+    });
+    let value = record_bytes(1, 60_000);
+    while wal.current_position().segment.get() < 4 {
+        wal.append_with(&Record::put(b"k", &value), Level::Os).unwrap();
+    }
+    wal.close().unwrap();
+    let reserved = |segment| {
+        let is_of_it = move |file: FileId| file == FileId::Segment(SegmentId::new(segment));
+        let calls = watch.calls().into_iter();
+        let calls = calls.filter(|call| call.operation == Operation::Allocate);
+        let calls = calls.filter(move |call| call.file.is_some_and(is_of_it));
+        calls.map(|call| (call.offset, call.bytes)).collect::<Vec<_>>()
+    };
+    assert!(reserved(1).len() > 3, "in steps: {:?}", reserved(1));
+    for segment in [3, 4] {
+        assert_eq!(reserved(segment), [(0, 1 << 20), (1 << 20, 15 << 20)], "{segment}");
+    }
+    let files = std::fs::read_dir(temp.path()).unwrap().map(|entry| entry.unwrap().metadata());
+    let segments = files.map(Result::unwrap).filter(|file| file.len() > 50_000);
+    let held = segments.map(|file| (file.len(), file.blocks() * 512)).collect::<Vec<_>>();
+    assert_eq!(held.len(), 4, "{held:?}");
+    assert!(held.iter().all(|(length, held)| *held < length + (128 << 10)), "{held:?}");
 }

@@ -409,7 +409,8 @@ impl<B: Buffer> Log<B> {
         let Rollback { failure, segment, offset, after, .. } = self.rollback.take()?;
         // Nothing was written to a segment that came after: it is ready to be moved into again.
         while let Some(open) = self.open.pop_if(|open| open.identity.segment > segment) {
-            self.spare = Spare::Ready(Made { identity: open.identity, reserved: open.reserved });
+            let Open { identity, reserved, .. } = open;
+            self.spare = Spare::Ready(Made { identity, reserved, rest: Step::Done });
         }
         if let Some(open) = self.open.last_mut() {
             open.undo_from(offset);

@@ -123,6 +123,7 @@ impl<B: Buffer> Log<B> {
             || is_over
             || !matches!(self.open.as_slice(), [open] if is_settled(open))
             || !self.spare.is_seen_to()
+            || self.is_rest_due()
             || self.manifest_due
             || self.recyclable.is_discard_due()
             || !self.events.is_empty()

@@ -58,12 +58,14 @@ pub(super) struct Made {
     pub(super) identity: Identity,
     /// Up to here it has its space; [`NOT_RESERVED`] where it goes without.
     pub(super) reserved: u64,
+    /// Reserving the rest of it.
+    pub(super) rest: Step,
 }
 
 impl Made {
     pub(super) fn new(identity: Identity, config: &Config) -> Self {
         let reserved = if config.preallocate { reserve_step(config, 0) } else { NOT_RESERVED };
-        Self { identity, reserved }
+        Self { identity, reserved, rest: Step::Due }
     }
 }
 
@@ -150,9 +152,9 @@ impl Spare {
         matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. })
     }
 
-    /// Whether no command for it is due or on its way.
+    /// Whether it is neither being made, nor more of it being reserved.
     pub(super) const fn is_settled(&self) -> bool {
-        !matches!(self, Self::Making { .. })
+        !matches!(self, Self::Making { .. } | Self::Ready(Made { rest: Step::Running, .. }))
     }
 }
 
@@ -214,7 +216,7 @@ impl<B: Buffer> Log<B> {
     }
 
     fn move_into(&mut self, made: Made) -> Result<(), AppendError> {
-        let Made { identity, reserved } = made;
+        let Made { identity, reserved, rest } = made;
         let mut from = self.sealed.back().map_or(Position::default(), |info| {
             Position::new(info.segment, info.end.map_or(0, |end| end.frames_end))
         });
@@ -244,7 +246,7 @@ impl<B: Buffer> Log<B> {
             written_back: start.offset,
             is_writing_back: false,
             reserved,
-            reserving: None,
+            reserving: (rest == Step::Running).then_some(self.config.segment_bytes_max),
             trim: Step::Due,
             sealed: None,
             index: Index::with_room_for(self.config.segment_bytes_max),
@@ -289,7 +291,8 @@ impl<B: Buffer> Log<B> {
                 ..manifest
             }));
         }
-        if let Some(command) = self.poll_allocation().or_else(|| self.poll_discard()) {
+        let command = self.poll_allocation().or_else(|| self.poll_rest());
+        if let Some(command) = command.or_else(|| self.poll_discard()) {
             return Some(command);
         }
         if matches!(self.spare, Spare::Idle) {
@@ -336,7 +339,7 @@ impl<B: Buffer> Log<B> {
         let segment = open.identity.segment;
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
-        Some(Command::Allocate(Allocate { id, name: file.name(), from, to }))
+        Some(Command::Allocate(Allocate { id, name: file.name(), from, to, file_bytes: to }))
     }
 
     /// Whether more of a segment's space is to be reserved where it is filled up to `end`.
@@ -348,8 +351,47 @@ impl<B: Buffer> Log<B> {
             && end.saturating_add(step / 4) >= open.reserved
     }
 
+    /// Reserves the rest of the next segment.
+    fn poll_rest(&mut self) -> Option<Command<B>> {
+        let is_allowed =
+            !self.is_closed && !self.request.blocks_appends() && self.rollback.is_none();
+        if !is_allowed || !self.is_rest_due() {
+            return None;
+        }
+        let Spare::Ready(made) = &mut self.spare else { return None };
+        made.rest = Step::Running;
+        let (segment, from) = (made.identity.segment, made.reserved);
+        let (to, file_bytes) = (self.config.segment_bytes_max, 0);
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
+        Some(Command::Allocate(Allocate { id, name: file.name(), from, to, file_bytes }))
+    }
+
+    /// Whether the rest of the next segment is to be reserved: a log that has filled half of this
+    /// one, or of the one before, is likely to need it. A recycled one has its blocks.
+    #[inline]
+    pub(super) fn is_rest_due(&self) -> bool {
+        let limit = self.config.segment_bytes_max;
+        let is_wanted = |made: &Made| {
+            made.rest == Step::Due && made.reserved < limit && made.identity.earlier.is_none()
+        };
+        let is_long = |end: u64| end >= limit / 2;
+        let last_end = || self.sealed.back().and_then(|info| info.end);
+        self.config.reserve_past_end
+            && matches!(&self.spare, Spare::Ready(made) if is_wanted(made))
+            && (self.open.iter().any(|open| is_long(open.end))
+                || last_end().is_some_and(|end| is_long(end.frames_end)))
+    }
+
     pub(super) fn allocate_done(&mut self, segment: SegmentId, outcome: Result<(), Failure>) {
-        if let Some(open) = self.open_segment_mut(segment) {
+        if let Spare::Ready(made) = &mut self.spare
+            && made.identity.segment == segment
+        {
+            made.rest = Step::Done;
+            if outcome.is_ok() {
+                made.reserved = self.config.segment_bytes_max;
+            }
+        } else if let Some(open) = self.open_segment_mut(segment) {
             let reserved = open.reserving.take().filter(|_| outcome.is_ok());
             // One failure is enough: the segment goes on without.
             open.reserved = reserved.unwrap_or(NOT_RESERVED);
@@ -402,7 +444,7 @@ impl<B: Buffer> Log<B> {
             MakeStep::Allocate => {
                 let id = issue(Operation::Allocate);
                 let to = reserve_step(&self.config, 0);
-                Command::Allocate(Allocate { id, name, from: 0, to })
+                Command::Allocate(Allocate { id, name, from: 0, to, file_bytes: to })
             }
             MakeStep::Header => {
                 let id = issue(Operation::Write);

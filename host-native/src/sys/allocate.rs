@@ -15,6 +15,30 @@ pub(crate) fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
     if reserve(file, from, to)? { Ok(()) } else { lengthen(file, to) }
 }
 
+/// Reserves the blocks of `from..to` and leaves the file's length as it is, where twice as many are
+/// free: what a failed call has taken stays taken.
+///
+/// Where the file system cannot reserve, nothing is done.
+///
+/// # Errors
+/// When there is no room.
+#[cfg(target_os = "linux")]
+pub(crate) fn allocate_past_end(file: &File, from: u64, to: u64) -> io::Result<()> {
+    let told = rustix::fs::fstatvfs(file)?;
+    let free = told.f_bavail.saturating_mul(told.f_frsize);
+    if free / 2 < to.saturating_sub(from) {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    fallocate(file, libc::FALLOC_FL_KEEP_SIZE, from, to).map(drop)
+}
+
+/// No way to do that.
+#[cfg(not(target_os = "linux"))]
+#[allow(clippy::unnecessary_wraps, reason = "it can fail on other platforms")]
+pub(crate) fn allocate_past_end(_file: &File, _from: u64, _to: u64) -> io::Result<()> {
+    Ok(())
+}
+
 /// Whether a file system writes what is overwritten to new blocks, in the files of this folder. A
 /// block that is reserved there, or was written, is not the one that the next write takes.
 #[cfg(target_os = "linux")]
@@ -35,6 +59,12 @@ fn lengthen(file: &File, to: u64) -> io::Result<()> {
 /// Whether the blocks were reserved and the length is set; `false` where that cannot be done.
 #[cfg(target_os = "linux")]
 fn reserve(file: &File, from: u64, to: u64) -> io::Result<bool> {
+    fallocate(file, 0, from, to)
+}
+
+/// Whether the file system can do it.
+#[cfg(target_os = "linux")]
+fn fallocate(file: &File, mode: libc::c_int, from: u64, to: u64) -> io::Result<bool> {
     use std::os::fd::AsRawFd;
     let too_long = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let offset = libc::off64_t::try_from(from).map_err(too_long)?;
@@ -45,7 +75,7 @@ fn reserve(file: &File, from: u64, to: u64) -> io::Result<bool> {
     loop {
         // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call takes no
         // pointers.
-        if unsafe { libc::fallocate64(file.as_raw_fd(), 0, offset, length) } == 0 {
+        if unsafe { libc::fallocate64(file.as_raw_fd(), mode, offset, length) } == 0 {
             return Ok(true);
         }
         let error = io::Error::last_os_error();
@@ -124,6 +154,25 @@ mod tests {
         let mut bytes = [1; 12];
         assert_eq!(crate::sys::read_at(&file, &mut bytes, 0).unwrap(), 12);
         assert_eq!(&bytes, b"frames\0\0\0\0\0\0");
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_is_reserved_past_the_end_is_not_seen_and_goes_with_a_cut() {
+        use std::os::unix::fs::MetadataExt;
+        let file = tempfile::tempfile().unwrap();
+        let blocks = || file.metadata().unwrap().blocks() * 512;
+        crate::sys::write_all_at(&file, b"frames", 0).unwrap();
+        allocate_past_end(&file, 4_096, 1 << 20).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 6);
+        // Nothing is reserved where the file system cannot do it.
+        assert!(blocks() == 4_096 || blocks() >= (1 << 20), "{}", blocks());
+        crate::sys::write_all_at(&file, b"more", 300_000).unwrap();
+        file.set_len(300_004).unwrap();
+        assert!(blocks() < 1 << 19, "{}", blocks());
+        let refused = allocate_past_end(&file, 0, 1 << 60).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        assert!(blocks() < 1 << 19, "{}", blocks());
     }
 
     #[cfg(target_os = "linux")]

@@ -30,9 +30,9 @@ mod sync;
 mod uring;
 
 pub(crate) use aligned::{Aligned, BLOCK_BYTES};
-pub(crate) use allocate::allocate;
 #[cfg(target_os = "linux")]
 pub(crate) use allocate::copies_on_write;
+pub(crate) use allocate::{allocate, allocate_past_end};
 #[cfg(all(test, target_os = "linux"))]
 pub(crate) use cache::tests::{dirty, evict};
 pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached, is_under_write_back};

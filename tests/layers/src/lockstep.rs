@@ -52,7 +52,7 @@ impl Files {
                 c.done(result.map_err(error))
             }
             Command::Allocate(c) => {
-                let result = self.allocate(c.name, c.to);
+                let result = self.allocate(c.name, c.file_bytes);
                 c.done(result.map_err(error))
             }
             Command::Write(c) => {
@@ -226,6 +226,7 @@ impl Lockstep {
             preallocate: random.chance(1, 2),
             reserve_bytes: 2_048,
             recycle_max: random.index(3),
+            reserve_past_end: random.chance(1, 2),
             write_back_bytes: Some(1_024),
             scan: if random.chance(1, 4) { RecoveryScan::Full } else { RecoveryScan::Tail },
             batch_bytes: 4_096,

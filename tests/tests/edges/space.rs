@@ -161,6 +161,122 @@ fn space_that_cannot_be_reserved_is_asked_for_once_in_a_segment() {
     assert_eq!((asked, log.durable().lsn), (1, Lsn::new(30)));
 }
 
+/// Fills segments, with `fault` for each reservation past the end of a file, and gives those: of
+/// which segment, from and up to where.
+fn reserved_past_end(disk: &mut Disk, log: &mut Log<Memory>, fault: Option<Fault>) -> Vec<Asked> {
+    let mut asked = Vec::new();
+    let last = log.segments().last().unwrap().segment.get() + 2;
+    while log.segments().last().unwrap().segment.get() < last {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
+        let end = log.appended().end;
+        while let Some(command) = log.poll_command() {
+            let mut fails = None;
+            if let Command::Allocate(allocate) = &command
+                && allocate.file_bytes == 0
+            {
+                let is_half_full = end.offset >= 4 << 10;
+                assert!(is_half_full || end.segment > SegmentId::FIRST, "{end:?}");
+                let before = disk.content(allocate.name).unwrap().len();
+                asked.push((allocate.name.file, allocate.from, allocate.to, before));
+                fails = fault;
+            }
+            log.complete(disk.execute(command, fails));
+        }
+    }
+    asked
+}
+
+type Asked = (FileId, u64, u64, usize);
+
+#[test]
+fn the_rest_of_the_next_segment_is_reserved_behind_its_end_once_half_of_one_is_full() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config {
+        reserve_bytes: 1_024,
+        reserve_past_end: true,
+        segment_bytes_max: 8 << 10,
+        ..config()
+    };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"x").unwrap();
+    let asked = reserved_past_end(&mut disk, &mut log, None);
+    let of = |segment| (FileId::Segment(SegmentId::new(segment)), 1_024, 8 << 10, 1_024);
+    // Behind the first that is full, as soon as it is there.
+    assert_eq!(asked, [of(2), of(3), of(4)]);
+    // Nothing more is reserved of them.
+    let active = log.appended().end.segment;
+    while log.appended().end.segment == active {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
+        while let Some(command) = log.poll_command() {
+            let is_of_this = command.file() == Some(FileId::Segment(active));
+            assert!(!is_of_this || command.operation() != Operation::Allocate, "{command:?}");
+            log.complete(disk.execute(command, None));
+        }
+    }
+    // Opened again it has what is there, and goes on in steps.
+    let durable = log.durable().lsn;
+    drop(log);
+    let mut log = open_with(&mut disk, &config);
+    assert_eq!(log.durable().lsn, durable);
+    assert!(!reserved_past_end(&mut disk, &mut log, None).is_empty());
+}
+
+#[test]
+fn where_the_rest_cannot_be_reserved_the_next_segment_is_reserved_in_steps() {
+    for fault in [Fault::NoSpace, Fault::Fails] {
+        let mut disk = Disk::with_sectors(512);
+        let config = Config { reserve_bytes: 1_024, reserve_past_end: true, ..config() };
+        let mut log = open_with(&mut disk, &config);
+        append(&mut disk, &mut log, b"x").unwrap();
+        let asked = reserved_past_end(&mut disk, &mut log, Some(fault));
+        assert_eq!(asked.len(), 3, "once for each segment: {asked:?}");
+        let name = FileId::Segment(log.appended().end.segment).name();
+        let mut steps = 0;
+        let segment = log.appended().end.segment;
+        while log.appended().end.segment == segment {
+            log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
+            while let Some(command) = log.poll_command() {
+                let is_step = matches!(&command, Command::Allocate(step) if step.name == name && step.file_bytes > 0);
+                steps += u32::from(is_step);
+                log.complete(disk.execute(command, None));
+            }
+        }
+        assert!(steps > 1, "{steps}");
+    }
+}
+
+/// A log that is faster than the file system may be in the next segment before.
+#[test]
+fn a_move_does_not_wait_for_the_rest_to_be_reserved_and_a_request_does() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 1_024, reserve_past_end: true, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    let mut rest = Vec::new();
+    let mut put = |log: &mut Log<Memory>, rest: &mut Vec<Command<Memory>>| {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
+        while let Some(command) = log.poll_command() {
+            if matches!(&command, Command::Allocate(allocate) if allocate.file_bytes == 0) {
+                rest.push(command);
+            } else {
+                log.complete(disk.execute(command, None));
+            }
+        }
+    };
+    while log.durable().end.segment < SegmentId::new(2) || log.durable().end.offset < 3_000 {
+        put(&mut log, &mut rest);
+    }
+    log.close().unwrap();
+    put(&mut log, &mut rest);
+    assert!(!log.is_closed());
+    assert_eq!(rest.len(), 2, "of the second segment, and of the third");
+    for command in rest {
+        assert!(!log.is_closed());
+        log.complete(disk.execute(command, None));
+        run(&mut disk, &mut log);
+    }
+    assert!(log.is_closed());
+}
+
 /// The segment that a full disk takes the log out of again may have space reserved meanwhile.
 #[test]
 fn an_undone_move_waits_for_what_is_reserved() {
