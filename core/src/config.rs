@@ -79,8 +79,8 @@ pub struct Config {
     /// doubles what it has. What is reserved and not used is read when the log is opened after a
     /// crash. The size of a segment or more: all of it at once.
     pub reserve_bytes: u64,
-    /// Whether all of the next segment's space is reserved behind the end of its file once the
-    /// log has filled half of one, for a host that can do that. Nothing is reserved of a segment then
+    /// Whether all of the next segment's space is reserved behind the end of its file once the log
+    /// has filled half of one, for a host that can do that. Then nothing is reserved of a segment
     /// while it is appended to, which a file system may hold up; and a recovery has nothing to look
     /// through that was reserved and not used.
     pub reserve_past_end: bool,

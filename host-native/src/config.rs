@@ -46,10 +46,10 @@ pub struct WalConfig {
     /// longer than what it holds. A segment begins with 1 MiB, and each step doubles what it has.
     /// Opening after a crash reads what is reserved and not used.
     ///
-    /// Default: 8 MiB, and, on Linux without `map_appends` and `uring_size`, all of a segment before
-    /// it is used once the log has filled half of one, where twice as much is free: then nothing is
-    /// reserved while it is appended to, and its file is no longer than what it holds and a few
-    /// zeros.
+    /// Default: 8 MiB; and, on Linux without `map_appends` and `uring_size`, all of a segment
+    /// before it is used once the log has filled half of one, where twice as much is free: then
+    /// nothing is reserved while it is appended to, and its file is no longer than what it holds
+    /// and a few zeros.
     pub reserve_size: Option<u64>,
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///

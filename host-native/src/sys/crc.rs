@@ -8,8 +8,8 @@ use seawall_core::wire::checksum::Crc32cFn;
 /// himself.
 ///
 /// Where an x86-64 processor multiplies without carry (PCLMULQDQ), that is a function of our own:
-/// the crate `crc32c` takes its time to begin and to end, as long as the sum of a short record, and
-/// goes three ways at once, by which AMD's processors gain nothing. Everywhere else it is the crate.
+/// the crate `crc32c` takes as long to begin and to end as to sum a short record, and goes three
+/// ways at once, by which AMD's processors gain nothing. Everywhere else it is the crate.
 pub fn fastest_crc32c() -> Crc32cFn {
     #[cfg(target_arch = "x86_64")]
     if is_x86_feature_detected!("sse4.2") && is_x86_feature_detected!("pclmulqdq") {

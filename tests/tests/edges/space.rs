@@ -236,8 +236,9 @@ fn where_the_rest_cannot_be_reserved_the_next_segment_is_reserved_in_steps() {
         while log.appended().end.segment == segment {
             log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
             while let Some(command) = log.poll_command() {
-                let is_step = matches!(&command, Command::Allocate(step) if step.name == name && step.file_bytes > 0);
-                steps += u32::from(is_step);
+                if let Command::Allocate(step) = &command {
+                    steps += u32::from(step.name == name && step.file_bytes > 0);
+                }
                 log.complete(disk.execute(command, None));
             }
         }

@@ -241,9 +241,9 @@ fn an_append_is_one_write_and_a_small_one_takes_zeros_along() {
         let (first, next) = (56 + 13 + 100, 13 + 100);
         let bare = lengths(Config { preallocate: false, ..large.clone() }, &[&[7; 100][..]; 3]);
         assert_eq!(bare, [first, next, next]);
-        // What is synced, up to a multiple of 64 KiB, and a larger one takes room for sixteen of its
-        // length along, up to 256 KiB; what is not, up to a multiple of 32 KiB. What follows fits in
-        // there.
+        // What is synced, up to a multiple of 64 KiB, and a larger one takes room for sixteen of
+        // its length along, up to 256 KiB; what is not, up to a multiple of 32 KiB. What follows
+        // fits in there.
         let ends = if level == Level::Disk { [64, 192, 384] } else { [32, 32, 128] };
         let [small, medium, large_end] = ends.map(|kib| (kib << 10) - 72);
         let padded = lengths(large.clone(), &[&[7; 100][..]; 3]);
