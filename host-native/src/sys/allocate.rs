@@ -26,7 +26,8 @@ pub(crate) fn allocate(file: &File, from: u64, to: u64) -> io::Result<()> {
 pub(crate) fn allocate_past_end(file: &File, from: u64, to: u64) -> io::Result<()> {
     let told = rustix::fs::fstatvfs(file)?;
     let free = told.f_bavail.saturating_mul(told.f_frsize);
-    if free / 2 < to.saturating_sub(from) {
+    // Some file systems say nothing, of what there is in all neither.
+    if told.f_blocks > 0 && free / 2 < to.saturating_sub(from) {
         return Err(io::ErrorKind::StorageFull.into());
     }
     fallocate(file, libc::FALLOC_FL_KEEP_SIZE, from, to).map(drop)
@@ -166,7 +167,7 @@ mod tests {
         allocate_past_end(&file, 4_096, 1 << 20).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 6);
         // Nothing is reserved where the file system cannot do it.
-        assert!(blocks() == 4_096 || blocks() >= (1 << 20), "{}", blocks());
+        assert!(blocks() <= 4_096 || blocks() >= (1 << 20), "{}", blocks());
         crate::sys::write_all_at(&file, b"more", 300_000).unwrap();
         file.set_len(300_004).unwrap();
         assert!(blocks() < 1 << 19, "{}", blocks());
