@@ -504,7 +504,9 @@ fn what_is_lost_in_a_write_back_is_not_acknowledged_by_the_sync_behind_it() {
         let error =
             (0..1_000_000).find_map(|_| wal.append(&Record::put(b"k", &[7; 500])).err()).unwrap();
         let poisoned = told.iter().find(|told| told.contains("poisoned")).unwrap();
-        assert!(poisoned.contains("write-back of 0000000000000000000"), "{poisoned}");
+        // Which segment that is depends on how fast the log's own thread is.
+        let names_it = poisoned.contains("write-back of 0") && poisoned.contains(".wal failed");
+        assert!(names_it, "{poisoned}");
         assert!(matches!(error, Error::Poisoned(_)), "{error}");
         assert!(matches!(wal.sync(), Err(Error::Poisoned(_))));
         let begun: Vec<_> = watch
