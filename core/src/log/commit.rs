@@ -52,17 +52,17 @@ impl Flight {
     }
 }
 
-/// Zeros behind a batch make room for so many more batches of the same size,
+/// Zeros behind a batch that is synced make room for so many more batches of the same size,
 const PADDED_WRITES: u64 = 16;
 /// but are not many more than this: who waits for this one waits for them, too.
-const PADDING_BYTES_MAX: u64 = 256 << 10;
+const SYNCED_PADDING_BYTES_MAX: u64 = 256 << 10;
 /// They go on to a multiple of it.
-const PADDING_BYTES_STEP: u64 = 64 << 10;
+const SYNCED_PADDING_BYTES_STEP: u64 = 64 << 10;
 /// Longer batches get none: they cost little less in pages and blocks that are there.
 const PADDED_BYTES_MAX: u64 = 160 << 10;
 /// What is written back ends at a multiple of it: what the page cache has behind that, in one piece
 /// with the zeros of [`Log::padding`], is still being written to.
-const WRITE_BACK_BYTES_STEP: u64 = PADDING_BYTES_STEP;
+const WRITE_BACK_BYTES_STEP: u64 = SYNCED_PADDING_BYTES_STEP;
 /// No more is written back, in bytes a second: a burst that the page cache takes at memory's pace
 /// has the device, and a processor for it, busy with a part of it only.
 const WRITE_BACK_PACE: u64 = 256 << 20;
@@ -146,7 +146,7 @@ impl<B: Buffer> Log<B> {
             return 0;
         }
         let (padding, step) = if bytes <= PADDED_BYTES_MAX && is_durable {
-            ((bytes * PADDED_WRITES).min(PADDING_BYTES_MAX), PADDING_BYTES_STEP)
+            ((bytes * PADDED_WRITES).min(SYNCED_PADDING_BYTES_MAX), SYNCED_PADDING_BYTES_STEP)
         } else if bytes <= PADDED_BYTES_MAX {
             (0, plain_step)
         } else if open.identity.earlier.is_some() {

@@ -76,6 +76,14 @@ fn reserve_step(config: &Config, reserved: u64) -> u64 {
     if step_max >= limit { limit } else { reserved.max(RESERVE_BYTES_FIRST).min(step_max) }
 }
 
+/// What is to be reserved next: see [`Allocate`].
+struct Reservation {
+    segment: SegmentId,
+    from: u64,
+    to: u64,
+    file_bytes: u64,
+}
+
 /// Deleted segments whose files wait to become others. To a recovery they are leftovers of a
 /// deletion.
 #[derive(Debug, Default)]
@@ -291,8 +299,7 @@ impl<B: Buffer> Log<B> {
                 ..manifest
             }));
         }
-        let command = self.poll_allocation().or_else(|| self.poll_rest());
-        if let Some(command) = command.or_else(|| self.poll_discard()) {
+        if let Some(command) = self.poll_allocation().or_else(|| self.poll_discard()) {
             return Some(command);
         }
         if matches!(self.spare, Spare::Idle) {
@@ -326,6 +333,15 @@ impl<B: Buffer> Log<B> {
         if self.is_closed || self.request.blocks_appends() || self.rollback.is_some() {
             return None;
         }
+        let due = self.begin_step().or_else(|| self.begin_rest());
+        let Reservation { segment, from, to, file_bytes } = due?;
+        let file = FileId::Segment(segment);
+        let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
+        Some(Command::Allocate(Allocate { id, name: file.name(), from, to, file_bytes }))
+    }
+
+    /// The next step of the active segment.
+    fn begin_step(&mut self) -> Option<Reservation> {
         let open = self.open.last()?;
         if !self.is_reservation_due(open, open.end) {
             return None;
@@ -336,10 +352,18 @@ impl<B: Buffer> Log<B> {
         let from = open.reserved;
         let to = open.end.max(from).saturating_add(step).min(limit);
         open.reserving = Some(to);
-        let segment = open.identity.segment;
-        let file = FileId::Segment(segment);
-        let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
-        Some(Command::Allocate(Allocate { id, name: file.name(), from, to, file_bytes: to }))
+        Some(Reservation { segment: open.identity.segment, from, to, file_bytes: to })
+    }
+
+    /// The rest of the next segment, behind the end of its file.
+    fn begin_rest(&mut self) -> Option<Reservation> {
+        if !self.is_rest_due() {
+            return None;
+        }
+        let Spare::Ready(made) = &mut self.spare else { return None };
+        made.rest = Step::Running;
+        let (segment, from) = (made.identity.segment, made.reserved);
+        Some(Reservation { segment, from, to: self.config.segment_bytes_max, file_bytes: 0 })
     }
 
     /// Whether more of a segment's space is to be reserved where it is filled up to `end`.
@@ -349,22 +373,6 @@ impl<B: Buffer> Log<B> {
             && open.sealed.is_none()
             && open.reserved < self.config.segment_bytes_max
             && end.saturating_add(step / 4) >= open.reserved
-    }
-
-    /// Reserves the rest of the next segment.
-    fn poll_rest(&mut self) -> Option<Command<B>> {
-        let is_allowed =
-            !self.is_closed && !self.request.blocks_appends() && self.rollback.is_none();
-        if !is_allowed || !self.is_rest_due() {
-            return None;
-        }
-        let Spare::Ready(made) = &mut self.spare else { return None };
-        made.rest = Step::Running;
-        let (segment, from) = (made.identity.segment, made.reserved);
-        let (to, file_bytes) = (self.config.segment_bytes_max, 0);
-        let file = FileId::Segment(segment);
-        let id = self.issue(Job::Allocate(segment), Operation::Allocate, Some(file));
-        Some(Command::Allocate(Allocate { id, name: file.name(), from, to, file_bytes }))
     }
 
     /// Whether the rest of the next segment is to be reserved: a log that has filled half of this

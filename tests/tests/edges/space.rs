@@ -191,12 +191,7 @@ type Asked = (FileId, u64, u64, usize);
 #[test]
 fn the_rest_of_the_next_segment_is_reserved_behind_its_end_once_half_of_one_is_full() {
     let mut disk = Disk::with_sectors(512);
-    let config = Config {
-        reserve_bytes: 1_024,
-        reserve_past_end: true,
-        segment_bytes_max: 8 << 10,
-        ..config()
-    };
+    let config = Config { reserve_bytes: 1_024, reserve_past_end: true, ..config() };
     let mut log = open_with(&mut disk, &config);
     append(&mut disk, &mut log, b"x").unwrap();
     let asked = reserved_past_end(&mut disk, &mut log, None);
@@ -230,9 +225,9 @@ fn where_the_rest_cannot_be_reserved_the_next_segment_is_reserved_in_steps() {
         append(&mut disk, &mut log, b"x").unwrap();
         let asked = reserved_past_end(&mut disk, &mut log, Some(fault));
         assert_eq!(asked.len(), 3, "once for each segment: {asked:?}");
-        let name = FileId::Segment(log.appended().end.segment).name();
-        let mut steps = 0;
         let segment = log.appended().end.segment;
+        let name = FileId::Segment(segment).name();
+        let mut steps = 0;
         while log.appended().end.segment == segment {
             log.append(&Entry::from(&Record::put(b"key", &[7; 200])), Level::Disk).ok();
             while let Some(command) = log.poll_command() {
