@@ -7,7 +7,8 @@
 //!              └── shrink ◄── a violation
 //! ```
 //!
-//! The simulator builds without an operating system, to be compared; the rest needs one.
+//! The simulator builds without an operating system, to be compared and fuzzed; the rest, with the
+//! feature `host`, needs one.
 
 #![expect(clippy::missing_panics_doc, reason = "what checks here does so by panicking")]
 
@@ -27,19 +28,19 @@ pub mod reader;
 pub mod trace;
 pub mod world;
 
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod descriptors;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod golden;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod interpose;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod records;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod runner;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod shrink;
-#[cfg(not(target_family = "wasm"))]
+#[cfg(feature = "host")]
 pub mod small;
 
 /// The fastest CRC32C that there is here; all give the same.

@@ -7,6 +7,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use crate::machine::find;
 use crate::steps::Outcome;
@@ -65,14 +66,23 @@ fn host() -> Result<String, String> {
     host.map(str::to_owned).ok_or_else(|| "rustc names no host".to_owned())
 }
 
+/// Each has one thread: two at a time.
 fn fuzz_all(root: &Path, programs: &Path) -> Result<(), String> {
-    let mut failed = Vec::new();
-    for target in TARGETS {
-        if let Err(why) = fuzz(root, programs, target) {
-            println!("{target}: {why}");
-            failed.push(target);
-        }
+    let failed = Mutex::new(Vec::new());
+    for targets in TARGETS.chunks(2) {
+        std::thread::scope(|scope| {
+            for &target in targets {
+                let failed = &failed;
+                scope.spawn(move || {
+                    if let Err(why) = fuzz(root, programs, target) {
+                        println!("{target}: {why}");
+                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(target);
+                    }
+                });
+            }
+        });
     }
+    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
     if failed.is_empty() { Ok(()) } else { Err(format!("{} failed", failed.join(", "))) }
 }
 
