@@ -12,6 +12,10 @@ pub(crate) const FLAGS: &str = "--cfg shuttle";
 /// How many schedules of each kind `prove` goes through in each test.
 const PROVED: &str = "20000";
 
+/// What the tests are about is the order of threads, and they open thousands of logs: so those lie
+/// in memory, where Linux has a folder for that.
+const IN_MEMORY: &str = "/dev/shm";
+
 /// A few hundred schedules for each test, as the tests themselves have it.
 pub(crate) fn slice(root: &Path) -> Outcome {
     run(root, None)
@@ -30,6 +34,9 @@ fn run(root: &Path, schedules: Option<&str>) -> Outcome {
         tests.arg("--release").env("SEAWALL_SCHEDULES", schedules);
     }
     tests.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", root.join("target/schedules"));
+    if Path::new(IN_MEMORY).is_dir() {
+        tests.env("TMPDIR", IN_MEMORY);
+    }
     match tests.current_dir(root).status() {
         Ok(status) if status.success() => Outcome::Passed,
         Ok(status) => Outcome::Failed(format!("cargo test ended with {status}")),
