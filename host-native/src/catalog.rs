@@ -169,8 +169,9 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 pub(crate) struct Due {
     segments: Vec<SegmentInfo>,
-    /// The log's first segment.
+    /// The log's first segment and its last.
     first: SegmentId,
+    newest: SegmentId,
 }
 
 impl Due {
@@ -215,7 +216,7 @@ impl Keeper {
         let room = if self.has_failed { 0 } else { SEGMENTS_MAX };
         let segments = log.sealed_after(self.seen).take(room).collect();
         let first = log.segments().next().map_or(SegmentId::NONE, |info| info.segment);
-        Due { segments, first }
+        Due { segments, first, newest: log.newest_segment() }
     }
 
     /// Looks at segments and notes what is found.
@@ -241,7 +242,7 @@ impl Keeper {
     }
 
     fn note(&mut self, dir: &Dir, found: &[Entry], due: &Due) -> io::Result<()> {
-        let segments = due.last().get().saturating_sub(due.first.get());
+        let segments = due.newest.get().saturating_sub(due.first.get());
         let is_long = self.in_file as u64 > segments.saturating_mul(2) + SEGMENTS_MAX as u64;
         if found.is_empty() && !is_long {
             return Ok(());

@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::SystemTime;
 
 const SEGMENTS: u64 = 6;
 
@@ -312,6 +313,23 @@ fn a_catalog_does_not_grow_with_what_has_gone() {
         assert!((10_000..30_000).contains(&longest), "{longest} bytes after {lives} lives");
         assert_eq!(reads(config(dir)), BTreeSet::new());
     }
+}
+
+#[test]
+fn a_catalog_that_says_all_there_is_is_left_alone_however_long() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let (wal, _) = Wal::open(config(dir)).unwrap();
+    for _ in 0..300 {
+        wal.append(&Record::put(b"key", b"value")).unwrap();
+        wal.rotate().unwrap();
+    }
+    drop(wal);
+    let catalog = File::options().write(true).open(catalog(dir)).unwrap();
+    assert!(catalog.metadata().unwrap().len() > 300 * 128);
+    catalog.set_modified(SystemTime::UNIX_EPOCH).unwrap();
+    assert_eq!(reads(config(dir)), BTreeSet::new());
+    assert_eq!(catalog.metadata().unwrap().modified().unwrap(), SystemTime::UNIX_EPOCH);
 }
 
 /// Random lives; after each, the log is opened as it is, and a copy of it, of which nothing is
