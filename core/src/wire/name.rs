@@ -99,9 +99,12 @@ fn parse_quarantined(stem: &str) -> Option<Quarantined> {
 
 /// A decimal number of at least `digits` digits, with no zeros in front beyond them.
 fn number(text: &str, digits: usize) -> Option<u64> {
-    let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-    let shortest = text.len() == digits || (text.len() > digits && !text.starts_with('0'));
-    if plain && shortest { text.parse().ok() } else { None }
+    let is_shortest = text.len() == digits || (text.len() > digits && !text.starts_with('0'));
+    let add = |value: u64, byte: u8| {
+        let digit = char::from(byte).to_digit(10)?;
+        value.checked_mul(10)?.checked_add(digit.into())
+    };
+    if is_shortest { text.bytes().try_fold(0, add) } else { None }
 }
 
 impl fmt::Display for FileName {
