@@ -147,7 +147,7 @@ const CHECK_METRICS: &[&str] = &["check", "--package", "seawall", "--features", 
 const CHECK_URING: &[&str] = &["check", "--package", "seawall", "--features", "io-uring"];
 const CHECK_ZSTD: &[&str] = &["check", "--package", "seawall", "--features", "zstd"];
 
-/// Of the packages that clippy was run on, as it was: what they depend on is checked by then.
+/// Of the packages that clippy was run on, as it was: most of what they need is checked by then.
 const DOCS: &[&str] =
     &["doc", "--workspace", "--exclude", "seawall-bench-all", "--all-features", "--no-deps"];
 
