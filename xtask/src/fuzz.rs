@@ -7,8 +7,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
+use crate::kills::lock;
 use crate::machine::find;
 use crate::steps::Outcome;
 
@@ -76,13 +77,13 @@ fn fuzz_all(root: &Path, programs: &Path) -> Result<(), String> {
                 scope.spawn(move || {
                     if let Err(why) = fuzz(root, programs, target) {
                         println!("{target}: {why}");
-                        failed.lock().unwrap_or_else(PoisonError::into_inner).push(target);
+                        lock(failed).push(target);
                     }
                 });
             }
         });
     }
-    let failed = failed.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let failed = lock(&failed);
     if failed.is_empty() { Ok(()) } else { Err(format!("{} failed", failed.join(", "))) }
 }
 
