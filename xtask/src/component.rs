@@ -25,17 +25,20 @@ struct Build {
     package: &'static str,
     /// The compiler's flags.
     flags: &'static str,
+    /// Where it is built: other flags would throw out what is there.
+    folder: &'static str,
 }
 
 const BUILDS: &[Build] = &[
-    Build { name: "seawall.wasm", package: "seawall-component", flags: "" },
+    Build { name: "seawall.wasm", package: "seawall-component", flags: "", folder: "target" },
     Build {
         name: "seawall-simd.wasm",
         package: "seawall-component",
         flags: "-Ctarget-feature=+simd128",
+        folder: "target/simd",
     },
-    Build { name: "counter.wasm", package: "seawall-example-guest", flags: "" },
-    Build { name: "trace.wasm", package: "seawall-trace", flags: "" },
+    Build { name: "counter.wasm", package: "seawall-example-guest", flags: "", folder: "target" },
+    Build { name: "trace.wasm", package: "seawall-trace", flags: "", folder: "target" },
 ];
 
 /// Builds them.
@@ -52,7 +55,7 @@ pub(crate) fn build(root: &Path) -> Outcome {
 }
 
 fn build_one(root: &Path, build: &Build) -> Result<(), String> {
-    let folder = root.join("target");
+    let folder = root.join(build.folder);
     let mut guest = cargo(root);
     guest.args(["build", "--package", build.package, "--profile", "wasm"]);
     guest.args(["--target", TARGET, "--target-dir"]).arg(&folder);
