@@ -287,6 +287,7 @@ pub(crate) fn request_error(error: RequestError) -> wit::Error {
             wit::Error::Damaged(position(Position::new(segment, offset)))
         }
         RequestError::Failed(cause) => wit::Error::Io(failure(cause)),
+        RequestError::DiskFull(cause) => wit::Error::DiskFull(failure(cause)),
         RequestError::Poisoned(poison) => wit::Error::Poisoned(failure(poison.0)),
         RequestError::Closed => wit::Error::Closed,
     }

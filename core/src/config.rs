@@ -23,8 +23,8 @@ pub enum Level {
 pub enum FsyncPolicy {
     /// An append returns at [`Level::Disk`].
     Always,
-    /// An append returns at [`Level::Os`]; every record is durable within this time of its append,
-    /// whether or not another append comes.
+    /// An append returns at [`Level::Os`]; a sync that covers it sets out within this time, whether
+    /// or not another append comes.
     Batch(Duration),
     /// An append returns at [`Level::Os`]; the log syncs only when asked, and at rotation.
     Os,
@@ -103,9 +103,10 @@ pub struct Config {
     pub compression: Compression,
     /// Shorter values are stored plain, in bytes.
     pub compression_threshold_bytes: u64,
-    /// No record's key and value together are longer, in bytes; a batch's neither.
+    /// No record's key and value together are longer, in bytes. Nor is a batch, which counts the
+    /// few bytes before each of its records, too.
     pub record_bytes_max: u64,
-    /// A batch that has this many bytes takes no further frame.
+    /// A write takes no further frame that would bring it past so many bytes; one frame may.
     pub batch_bytes: u64,
     /// The checksum of new segments.
     pub checksum: ChecksumKind,

@@ -141,8 +141,8 @@ impl fmt::Display for AppendError {
             }
             Self::TooLarge { bytes, limit_bytes } => write!(
                 f,
-                "{bytes} bytes of keys and values are over the limit of {limit_bytes}: split them, \
-                 or raise the record limit and the segment size"
+                "{bytes} bytes are over the limit of {limit_bytes} for a record or a batch: split \
+                 it, or raise the record limit and the segment size"
             ),
             Self::EmptyBatch => f.write_str("a batch needs at least one record"),
             Self::Poisoned(poison) => poison.fmt(f),
@@ -181,6 +181,9 @@ pub enum RequestError {
     },
     /// It could not be recorded; nothing was changed.
     Failed(Failure),
+    /// There was no room for what had been appended and not written: that is undone, and the
+    /// request with it. The log goes on as it is.
+    DiskFull(Failure),
     /// A write or sync has failed.
     Poisoned(Poison),
     /// The log has been closed.
@@ -203,6 +206,10 @@ impl fmt::Display for RequestError {
                 crate::wire::name::FileId::Segment(*segment)
             ),
             Self::Failed(failure) => write!(f, "{failure}; nothing was changed"),
+            Self::DiskFull(failure) => write!(
+                f,
+                "disk full: {failure}; what had not been written is undone, make room and ask again"
+            ),
             Self::Poisoned(poison) => poison.fmt(f),
             Self::Closed => f.write_str("the log has been closed"),
         }

@@ -47,6 +47,8 @@ use retain::Request;
 pub(crate) use retain::durable_place;
 use rotate::{Made, NOT_RESERVED, Recyclable, Spare};
 
+pub use rotate::RETRY_AFTER;
+
 /// What a reader needs to know of a segment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SegmentInfo {
@@ -149,10 +151,11 @@ const KEEP_BYTES_MIN: u64 = 4 << 20;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Job {
     Batch,
+    /// `began`: when it set out, if it covers all that was appended then.
     Sync {
         segment: SegmentId,
         to: Mark,
-        began: Time,
+        began: Option<Time>,
     },
     WriteBack(SegmentId),
     Allocate(SegmentId),
@@ -198,6 +201,8 @@ pub struct Log<B> {
     /// One or two, oldest first: a list is looked through faster than a queue.
     open: Vec<Open>,
     spare: Spare,
+    /// Whether an append has come that needs the spare.
+    is_spare_wanted: bool,
     recyclable: Recyclable,
     next_segment: SegmentId,
     batches: Batches<B>,
@@ -295,6 +300,7 @@ impl<B: Buffer> Log<B> {
             sealed,
             open: Vec::with_capacity(2),
             spare: spare.map_or(Spare::Idle, |spare| Spare::Ready(Made::new(spare, &config))),
+            is_spare_wanted: false,
             recyclable: Recyclable::default(),
             next_segment: beginning.next_segment,
             flights: Vec::with_capacity(beginning.buffers.len()),
@@ -507,6 +513,12 @@ impl<B: Buffer> Log<B> {
             self.set_back(now);
         }
         self.now = now;
+        if self.poison.is_some() || self.is_closed {
+            return false;
+        }
+        if self.spare.is_to_be_tried_again(now) {
+            self.spare = Spare::Idle;
+        }
         let is_past =
             |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= self.now);
         let is_sync_due = is_past(self.sync_deadline());
@@ -529,6 +541,7 @@ impl<B: Buffer> Log<B> {
     fn set_back(&mut self, now: Time) {
         self.unsynced_since = self.unsynced_since.map(|since| since.min(now));
         self.write_back_again = self.write_back_again.min(now);
+        self.spare.clock_was_set_back(now);
         for open in &mut self.open {
             open.aged_from = open.aged_from.min(now);
         }
@@ -539,10 +552,10 @@ impl<B: Buffer> Log<B> {
         if self.poison.is_some() || self.is_closed {
             return None;
         }
-        match (self.sync_deadline(), self.age_deadline()) {
-            (Some(sync), Some(age)) => Some(sync.min(age)),
-            (sync, age) => sync.or(age),
-        }
+        [self.sync_deadline(), self.age_deadline(), self.spare.tried_again()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn sync_deadline(&self) -> Option<Time> {
@@ -584,7 +597,7 @@ impl<B: Buffer> Log<B> {
     /// Takes a command back. Appends that a full disk undid are returned: whoever waits for their
     /// LSNs must be told before anything else is appended.
     ///
-    /// A completion of another log's command changes nothing.
+    /// What is no command of this log's under way changes nothing.
     pub fn complete(&mut self, done: Done<B>) -> Option<RolledBack> {
         let at = self.jobs.iter().position(|under_way| under_way.id == done.id)?;
         let UnderWay { id, job, operation, file } = self.jobs.swap_remove(at);
@@ -646,6 +659,9 @@ impl<B: Buffer> Log<B> {
 
     /// Works out how far everything is written and durable, and tells if more is than before.
     fn raise_watermarks(&mut self) {
+        if self.poison.is_some() {
+            return;
+        }
         let before = self.durable.lsn;
         for open in &self.open {
             if open.written.lsn >= self.written.lsn {
@@ -730,8 +746,8 @@ impl<B: Buffer> Log<B> {
         self.sealed.iter().copied().chain(self.open.iter().map(Open::info))
     }
 
-    /// Those that came after `segment` and have ended, oldest first. They are durable, with their
-    /// footers.
+    /// Those that came after `segment` and have ended, oldest first. They are durable, and so are
+    /// their footers, but for those that a truncation has left without one.
     pub fn sealed_after(&self, segment: SegmentId) -> impl Iterator<Item = SegmentInfo> + '_ {
         let first = self.sealed.partition_point(|info| info.segment <= segment);
         self.sealed.range(first..).copied()
@@ -799,9 +815,14 @@ impl Open {
         self.sealed.is_some() && self.synced.offset == self.end
     }
 
+    /// Whether a command is on its way that has the device take what was written.
+    fn is_on_its_way(&self) -> bool {
+        self.is_syncing || self.is_writing_back
+    }
+
     /// Whether a command for it is on its way that its length must not change under, nor its name.
     fn is_busy(&self) -> bool {
-        self.is_syncing || self.is_writing_back || self.reserving.is_some()
+        self.is_on_its_way() || self.reserving.is_some()
     }
 
     fn info(&self) -> SegmentInfo {

@@ -265,6 +265,7 @@ impl Error {
                 Self::Damaged { position: Position::new(segment, offset), lsn: Lsn::ZERO }
             }
             RequestError::Failed(failure) => Self::Failed(failure),
+            RequestError::DiskFull(failure) => Self::DiskFull(failure),
             RequestError::Poisoned(poison) => Self::Poisoned(poison),
             RequestError::Closed => Self::Closed,
         })

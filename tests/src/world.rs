@@ -21,7 +21,7 @@ use seawall_core::command::{Command, Done};
 use seawall_core::config::{Config, FsyncPolicy, Level};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::id::{Lsn, Time};
-use seawall_core::log::Log;
+use seawall_core::log::{Log, RETRY_AFTER};
 use seawall_core::record::{Entry, Record};
 use seawall_core::wire::name::FileId;
 
@@ -165,7 +165,11 @@ impl World {
             Step::Drain => self.drain()?,
             Step::Sleep(micros) => self.now += u64::from(micros),
             Step::Read(count) => self.read(count)?,
-            Step::Fault(fault, after) => self.faults.push((fault, after)),
+            Step::Fault(fault, after) => {
+                self.faults.push((fault, after));
+                // A segment may not be made, and is tried again after so long.
+                self.longest = self.longest.max(RETRY_AFTER);
+            }
             Step::Lie(lie) => self.lie(lie),
             Step::Fall { power, nested } => return self.fall(power, nested),
             request => self.request(request),

@@ -64,7 +64,7 @@ fn a_refused_append_says_what_to_do() {
     );
     says(
         AppendError::TooLarge { bytes: 70, limit_bytes: 64 },
-        "70 bytes of keys and values are over the limit of 64: split them, or raise the record \
+        "70 bytes are over the limit of 64 for a record or a batch: split it, or raise the record \
          limit and the segment size",
     );
     says(AppendError::EmptyBatch, "a batch needs at least one record");
@@ -92,6 +92,11 @@ fn a_refused_request_says_how_far_the_log_reaches() {
     says(
         RequestError::Failed(full),
         "write failed: no space left (os error 28); nothing was changed",
+    );
+    says(
+        RequestError::DiskFull(full),
+        "disk full: write failed: no space left (os error 28); what had not been written is \
+         undone, make room and ask again",
     );
     says(RequestError::Poisoned(Poison(full)), &Poison(full).to_string());
     says(RequestError::Closed, "the log has been closed");

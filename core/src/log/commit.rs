@@ -177,12 +177,12 @@ impl<B: Buffer> Log<B> {
                 && self.flights.iter().all(|flight| flight.durable.is_some() && !flight.is_padded);
             return (may_follow && for_kernel).then_some(false);
         }
-        let is_syncing = self.open_segment(batch.segment).is_some_and(|open| open.is_syncing);
+        let is_syncing = self.open_segment(batch.segment).is_some_and(Open::is_on_its_way);
         let is_last = self.batches.queued.len() <= usize::from(queued.is_some())
             && (queued.is_none() || self.batches.filling.is_none());
         match (for_disk && is_last, is_syncing) {
             (true, false) => Some(true),
-            // One sync is under way; the batch gathers meanwhile and goes with the next.
+            // A sync or a write-back is under way; the batch gathers meanwhile and goes next.
             (true, true) if !for_kernel => None,
             _ => Some(false),
         }
@@ -195,6 +195,7 @@ impl<B: Buffer> Log<B> {
         open.is_syncing = true;
         open.written_back = open.written.offset;
         let (segment, to) = (open.identity.segment, open.written);
+        let began = (to.lsn == self.appended.lsn).then_some(began);
         let file = FileId::Segment(segment);
         let id = self.issue(Job::Sync { segment, to, began }, Operation::Sync, Some(file));
         Some(Command::Sync(Sync { id, name: file.name() }))
@@ -211,7 +212,7 @@ impl<B: Buffer> Log<B> {
         self.open.iter().position(|open| {
             let is_behind = open.written.offset > open.synced.offset;
             let is_complete = open.sealed.is_some() && open.written.offset == open.end;
-            let is_free = !open.is_syncing && syncing != Some(open.identity.segment);
+            let is_free = !open.is_on_its_way() && syncing != Some(open.identity.segment);
             is_behind && is_free && (is_wanted || is_complete)
         })
     }
@@ -222,9 +223,16 @@ impl<B: Buffer> Log<B> {
     ///
     /// Of what comes faster than that most is left to the kernel, and all as long as the segment
     /// before is being synced: appends may have to wait for that.
+    ///
+    /// A segment is never written back and synced at the same time: the kernel tells a failure
+    /// once, and a sync that did not hear of it would promise what is lost.
     pub(super) fn poll_write_back(&mut self) -> Option<Command<B>> {
-        let is_allowed =
-            self.rollback.is_none() && !self.request.blocks_appends() && !self.is_closed;
+        let is_syncing = self.open.last().is_some_and(|open| open.is_syncing)
+            || self.flights.iter().any(|flight| flight.durable.is_some());
+        let is_allowed = self.rollback.is_none()
+            && !is_syncing
+            && !self.request.blocks_appends()
+            && !self.is_closed;
         let to =
             self.open.last().filter(|_| is_allowed).and_then(|open| self.write_back_due(open))?;
         let is_too_soon = self.now < self.write_back_again || self.open.len() > 1;
@@ -328,7 +336,7 @@ impl<B: Buffer> Log<B> {
         &mut self,
         segment: SegmentId,
         to: Mark,
-        began: Time,
+        began: Option<Time>,
         outcome: Result<(), Failure>,
     ) {
         if let Some(open) = self.open_segment_mut(segment) {
@@ -342,11 +350,14 @@ impl<B: Buffer> Log<B> {
         {
             open.synced = to;
         }
-        self.restart_window(began);
+        if let Some(began) = began {
+            self.restart_window(began);
+        }
         self.raise_watermarks();
     }
 
-    /// What is not durable yet was appended after the sync that just returned set out.
+    /// What is not durable yet was appended after the sync that just returned set out: it covered
+    /// all there was.
     fn restart_window(&mut self, began: Time) {
         if let Some(since) = &mut self.unsynced_since {
             // The clock may have been set back meanwhile.
@@ -420,6 +431,7 @@ impl<B: Buffer> Log<B> {
         self.want_durable = self.want_durable.min(after);
         self.segments_version += 1;
         self.raise_watermarks();
+        self.request_undone(after, failure);
         Some(RolledBack { after, failure })
     }
 
@@ -441,9 +453,17 @@ impl Open {
         self.end = offset.max(FRAMES_OFFSET);
         self.frames_end = self.end;
         self.sealed = None;
-        self.padded = 0;
         self.written_back = self.written_back.min(self.end);
         self.trim = Step::Due;
         self.index.cut(self.end);
+        self.file_was_cut(offset);
+    }
+
+    /// What was reserved and padded behind the cut is gone with it.
+    pub(super) fn file_was_cut(&mut self, to: u64) {
+        self.padded = 0;
+        if self.reserved != NOT_RESERVED {
+            self.reserved = self.reserved.min(to);
+        }
     }
 }

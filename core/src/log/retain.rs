@@ -250,10 +250,27 @@ impl<B: Buffer> Log<B> {
             && !self.manifest_due
     }
 
+    /// A full disk has undone what came after a record. A request that began with it has not: a
+    /// close would say that it is durable, a truncation keep what is not there.
+    pub(super) fn request_undone(&mut self, after: Lsn, failure: Failure) {
+        let is_concerned = match self.request {
+            Request::Running { kind: Kind::Close, step: RequestStep::Drain, .. } => true,
+            Request::Running { kind: Kind::Truncate(lsn), step: RequestStep::Drain, .. } => {
+                lsn > after
+            }
+            Request::Running { .. } | Request::Idle => false,
+        };
+        if is_concerned {
+            self.end_request(Err(RequestError::DiskFull(failure)));
+        }
+    }
+
     fn begin_quiet(&mut self, kind: Kind) {
         let step = match kind {
             Kind::DeleteBefore(lsn) => return self.begin_deletion(lsn),
             Kind::Delete { .. } => RequestStep::Manifest(None),
+            // A full disk has undone all that was to go.
+            Kind::Truncate(lsn) if lsn == self.appended.lsn => return self.end_request(Ok(())),
             Kind::Truncate(lsn) => self.locate(lsn),
             Kind::Close => match self.put_mark() {
                 Ok(()) => RequestStep::Mark,
@@ -540,6 +557,9 @@ impl<B: Buffer> Log<B> {
         match step {
             RequestStep::Locate(scan, _) => self.located(kind, scan, outcome, read),
             RequestStep::Trim => {
+                if let (Ok(()), Some(open)) = (outcome, self.open.last_mut()) {
+                    open.file_was_cut(open.end);
+                }
                 self.tell_degraded(outcome);
                 self.go_on(kind, RequestStep::Manifest(None));
             }

@@ -31,10 +31,15 @@ use crate::wire::name::FileId;
 use crate::wire::seal::{self, Index};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// A segment begins with so much of its space reserved: what a log that holds little has to look
 /// through when it is opened.
 const RESERVE_BYTES_FIRST: u64 = 1 << 20;
+
+/// A next segment that could not be made is tried again after so long, though no append needs it:
+/// the one before may have to end for its age.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How far space is reserved where there is none, and none is to be asked for.
 pub(super) const NOT_RESERVED: u64 = u64::MAX;
@@ -48,8 +53,9 @@ pub(super) enum Spare {
     Making { made: Made, step: MakeStep, is_running: bool },
     /// It can be moved into.
     Ready(Made),
-    /// It could not be made. `is_told`: an append has been refused for it, the next tries again.
-    Failed { failure: Failure, is_told: bool },
+    /// It could not be made, and that is tried again at a time. `is_told`: no append waits to be
+    /// refused for it; the next tries again at once.
+    Failed { failure: Failure, is_told: bool, again: Time },
 }
 
 /// What a segment is made of.
@@ -97,9 +103,13 @@ pub(super) struct Recyclable {
 impl Recyclable {
     /// Keeps a segment's file, if it is to be kept and is worth it.
     pub(super) fn keep(&mut self, info: &SegmentInfo, config: &Config) -> bool {
-        let is_long = info.end.is_some_and(|end| end.frames_end >= config.segment_bytes_max / 2);
-        let is_kept =
-            self.segments.len() < config.recycle_max && is_long && info.checksum == config.checksum;
+        let limit = config.segment_bytes_max;
+        // Of settings with longer segments one would be longer than these allow.
+        let is_right_length =
+            info.end.is_some_and(|end| (limit / 2..=limit).contains(&end.frames_end));
+        let is_kept = self.segments.len() < config.recycle_max
+            && is_right_length
+            && info.checksum == config.checksum;
         if is_kept {
             self.segments.push_back(*info);
         }
@@ -155,9 +165,28 @@ pub(super) enum MakeStep {
 }
 
 impl Spare {
-    /// Whether it is there, or the command that makes it is on its way.
+    /// Whether it is there, the command that makes it is on its way, or its time will come.
     pub(super) const fn is_seen_to(&self) -> bool {
-        matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. })
+        let is_made = matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. });
+        is_made || matches!(self, Self::Failed { .. })
+    }
+
+    /// When it is to be tried again, if it could not be made.
+    pub(super) const fn tried_again(&self) -> Option<Time> {
+        match self {
+            Self::Failed { again, .. } => Some(*again),
+            Self::Idle | Self::Making { .. } | Self::Ready(_) => None,
+        }
+    }
+
+    pub(super) fn is_to_be_tried_again(&self, now: Time) -> bool {
+        self.tried_again().is_some_and(|again| again <= now)
+    }
+
+    pub(super) fn clock_was_set_back(&mut self, now: Time) {
+        if let Self::Failed { again, .. } = self {
+            *again = (*again).min(now.plus(RETRY_AFTER));
+        }
     }
 
     /// Whether it is neither being made, nor more of it being reserved.
@@ -186,9 +215,12 @@ impl<B: Buffer> Log<B> {
         }
         match self.spare {
             Spare::Ready(made) => self.move_into(made),
-            Spare::Idle | Spare::Making { .. } => Err(AppendError::Busy),
-            Spare::Failed { failure, is_told: false } => {
-                self.spare = Spare::Failed { failure, is_told: true };
+            Spare::Idle | Spare::Making { .. } => {
+                self.is_spare_wanted = true;
+                Err(AppendError::Busy)
+            }
+            Spare::Failed { failure, is_told: false, again } => {
+                self.spare = Spare::Failed { failure, is_told: true, again };
                 Err(if failure.error.is_no_space() {
                     AppendError::DiskFull(failure)
                 } else {
@@ -197,6 +229,7 @@ impl<B: Buffer> Log<B> {
             }
             Spare::Failed { .. } => {
                 self.spare = Spare::Idle;
+                self.is_spare_wanted = true;
                 Err(AppendError::Busy)
             }
         }
@@ -260,6 +293,7 @@ impl<B: Buffer> Log<B> {
             index: Index::with_room_for(self.config.segment_bytes_max),
         });
         self.spare = Spare::Idle;
+        self.is_spare_wanted = false;
         self.segments_version += 1;
         if from.segment != SegmentId::NONE {
             let (from, to) = (from.segment, identity.segment);
@@ -495,7 +529,9 @@ impl<B: Buffer> Log<B> {
                 } else {
                     self.events.tell(Event::Degraded(failure));
                 }
-                self.spare = Spare::Failed { failure, is_told: false };
+                let is_told = !core::mem::take(&mut self.is_spare_wanted);
+                let again = self.now.plus(RETRY_AFTER);
+                self.spare = Spare::Failed { failure, is_told, again };
                 return;
             }
             (MakeStep::Create, Ok(())) if self.config.preallocate => MakeStep::Allocate,

@@ -338,3 +338,55 @@ fn a_close_leaves_a_mark_and_nothing_behind_it() {
         assert_eq!(disk.content(name).unwrap(), file);
     }
 }
+
+/// A full disk undoes what a request was to make durable first.
+#[test]
+fn a_request_for_what_a_full_disk_undoes_ends_and_says_so() {
+    let put = |log: &mut Log<Memory>| {
+        log.append(&Entry::from(&Record::put(b"key", b"value")), Level::Buffered).unwrap();
+    };
+    let full = |command: &Command<Memory>| {
+        matches!(command, Command::Write(write) if write.name.is_segment())
+            .then_some(Fault::NoSpace)
+    };
+    // Of the first segment nothing is left, or something is.
+    for durable in [0, 1] {
+        let asked: [(&dyn Fn(&mut Log<Memory>) -> Result<(), RequestError>, bool); 4] = [
+            (&|log| log.truncate_after(Lsn::new(5)), true),
+            (&|log| log.close(), true),
+            (&|log| log.truncate_after(Lsn::new(durable)), false),
+            (&|log| log.delete_before(Lsn::new(5)), false),
+        ];
+        for (ask, is_refused) in asked {
+            let mut disk = Disk::with_sectors(512);
+            let mut log = open(&mut disk);
+            // There is a segment to write to.
+            while log.rotate() == Err(AppendError::Busy)
+                || log.append(&Entry::from(&Record::put(b"k", b"")), Level::Disk).is_err()
+            {
+                run(&mut disk, &mut log);
+            }
+            if durable == 0 {
+                run_failing(&mut disk, &mut log, full);
+            }
+            run(&mut disk, &mut log);
+            assert_eq!(log.durable().lsn, Lsn::new(durable));
+            for _ in 0..10 {
+                put(&mut log);
+            }
+            ask(&mut log).unwrap();
+            run_failing(&mut disk, &mut log, full);
+            // A deletion needs nothing durable.
+            let result = log.take_request_result().expect("it ends");
+            let is_full = matches!(result, Err(RequestError::DiskFull(_)));
+            assert_eq!(is_full, is_refused, "{result:?}");
+            assert!(is_full || result == Ok(()), "{result:?}");
+            // The log goes on.
+            let before = log.appended().lsn;
+            assert_eq!(append(&mut disk, &mut log, b"on"), Ok(before.next()));
+            log.close().unwrap();
+            run(&mut disk, &mut log);
+            assert_eq!(log.take_request_result(), Some(Ok(())));
+        }
+    }
+}

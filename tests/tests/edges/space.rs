@@ -571,3 +571,59 @@ fn a_short_segment_is_not_kept_to_be_recycled() {
     let is_there = |id| disk.content(name(id)).is_some();
     assert!(!is_there(1) && is_there(2), "{:?}", disk.names().collect::<Vec<_>>());
 }
+
+/// What was reserved and not used is cut off with what a full disk did not take.
+#[test]
+fn what_a_rollback_has_cut_is_reserved_again() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { reserve_bytes: 4 << 10, preallocate: true, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.append(&Entry::from(&Record::put(b"key", &[7; 500])), Level::Disk).unwrap();
+    run_failing(&mut disk, &mut log, |command| {
+        let is_batch = matches!(command, Command::Write(write) if write.name.is_segment());
+        is_batch.then_some(Fault::NoSpace)
+    });
+    let end = log.appended().end.offset;
+    assert_eq!(log.appended().lsn, Lsn::new(1));
+    let reserved = disk.content(name(1)).unwrap().len() as u64;
+    assert!(reserved >= end + (2 << 10), "{reserved}, {end}");
+    // Where none can be had, the log goes without, and without zeros.
+    let mut disk = Disk::with_sectors(512);
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"x").unwrap();
+    log.append(&Entry::from(&Record::put(b"key", &[7; 500])), Level::Disk).unwrap();
+    let full = |command: &Command<Memory>| {
+        let is_batch = matches!(command, Command::Write(write) if write.name.is_segment());
+        (is_batch || command.operation() == Operation::Allocate).then_some(Fault::NoSpace)
+    };
+    run_failing(&mut disk, &mut log, full);
+    append(&mut disk, &mut log, b"y").unwrap();
+    assert_eq!(disk.content(name(1)).unwrap().len() as u64, log.appended().end.offset);
+}
+
+#[test]
+fn a_segment_of_longer_settings_is_not_recycled() {
+    let mut disk = Disk::with_sectors(512);
+    let long = Config { segment_bytes_max: 64 << 10, recycle_max: 2, ..config() };
+    let log = filled_to(&mut disk, &long, 3);
+    drop(log);
+    let short = Config { segment_bytes_max: 8 << 10, ..long };
+    let mut log = open_with(&mut disk, &short);
+    log.delete_before(log.appended().lsn).unwrap();
+    move_on(&mut disk, &mut log, 3);
+    assert_eq!(log.take_request_result(), Some(Ok(())));
+    for info in log.segments().filter(|info| info.segment > SegmentId::new(3)) {
+        let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+        assert!(file.len() <= 8 << 10, "{info:?} is {} bytes long", file.len());
+    }
+}
+
+/// A log of so many segments.
+fn filled_to(disk: &mut Disk, config: &Config, segments: usize) -> Log<Memory> {
+    let mut log = open_with(disk, config);
+    while log.segments().count() < segments {
+        append(disk, &mut log, &[7; 500]).unwrap();
+    }
+    log
+}

@@ -55,13 +55,14 @@ fn a_segment_ends_at_its_age_and_not_before() {
     };
     put(&mut log);
     assert_eq!(log.next_deadline(), None);
-    // nor while there is none to move into,
+    // nor while there is none to move into, but for another try to make it.
+    let now = log.next_deadline().unwrap_or(deadline).plus(Duration::from_micros(500));
+    log.tick(now);
     run_failing(&mut disk, &mut log, |command| is_header(command).then_some(Fault::NoSpace));
-    assert_eq!(log.next_deadline(), None);
-    assert!(matches!(log.rotate(), Err(AppendError::DiskFull(_))));
-    assert_eq!(log.rotate(), Err(AppendError::Busy));
+    assert_eq!(log.next_deadline(), Some(now.plus(Duration::from_secs(1))));
+    log.tick(now.plus(Duration::from_secs(1)));
     run(&mut disk, &mut log);
-    assert!(log.next_deadline().is_some());
+    assert!(log.next_deadline().is_some_and(|age| age < now), "it is past its age");
     // nor in a log that takes nothing more.
     put(&mut log);
     run_failing(&mut disk, &mut log, |_| Some(Fault::Fails));
@@ -680,4 +681,161 @@ fn a_write_back_that_fails_has_lost_what_a_sync_may_not_tell() {
         assert_eq!(log.poll_command().map(|command| command.operation()), None);
         assert!(matches!(log.flush(Level::Disk), Err(AppendError::Poisoned(_))));
     }
+}
+
+/// The kernel tells a failed write-back once: a sync that runs beside it may not hear of it.
+#[test]
+fn nothing_is_synced_while_it_is_written_back_nor_the_other_way_round() {
+    let put = |log: &mut Log<Memory>, level| {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 1_000])), level).unwrap();
+    };
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { write_back_bytes: Some(1 << 10), ..config() };
+    let mut log = open_with(&mut disk, &config);
+    put(&mut log, Level::Os);
+    put(&mut log, Level::Os);
+    let mut write_back = None;
+    while let Some(command) = log.poll_command() {
+        match command {
+            Command::WriteBack(_) => write_back = Some(command),
+            command => {
+                log.complete(disk.execute(command, None));
+            }
+        }
+    }
+    // Neither a sync of what is there, nor a write with a sync.
+    log.flush(Level::Disk).unwrap();
+    assert!(log.poll_lane(Lane::Commit).is_none());
+    put(&mut log, Level::Disk);
+    assert!(log.poll_lane(Lane::Commit).is_none());
+    log.complete(disk.execute(write_back.unwrap(), None));
+    let sync = log.poll_lane(Lane::Commit).unwrap();
+    assert!(matches!(&sync, Command::Write(write) if write.sync), "{sync:?}");
+    // Meanwhile more comes, which is written back once that is over.
+    put(&mut log, Level::Os);
+    put(&mut log, Level::Os);
+    let mut rest = Vec::new();
+    while let Some(command) = log.poll_command() {
+        assert_ne!(command.operation(), Operation::WriteBack);
+        rest.push(command);
+    }
+    for command in rest.into_iter().chain([sync]) {
+        log.complete(disk.execute(command, None));
+    }
+    assert_eq!(log.durable().lsn, Lsn::new(3));
+}
+
+#[test]
+fn a_sync_that_ends_after_a_failure_makes_nothing_durable() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 40);
+    let durable = log.durable();
+    log.append(&Entry::from(&Record::put(b"key", b"y")), Level::Disk).unwrap();
+    let write = log.poll_lane(Lane::Commit).unwrap();
+    log.delete_before(Lsn::new(30)).unwrap();
+    let manifest = log.poll_lane(Lane::Background).filter(is_manifest).unwrap();
+    log.complete(disk.execute(manifest, Some(Fault::Fails)));
+    assert!(log.poison().is_some());
+    log.complete(disk.execute(write, None));
+    assert_eq!(log.durable(), durable);
+}
+
+/// A sync of one segment says nothing of what waits in the next.
+#[test]
+fn a_sync_that_does_not_cover_all_leaves_the_window_as_it_is() {
+    let mut disk = Disk::with_sectors(512);
+    let window = Duration::from_micros(100);
+    let config = Config { fsync_policy: FsyncPolicy::Batch(window), ..config() };
+    let put = |log: &mut Log<Memory>, level| {
+        log.append(&Entry::from(&Record::put(b"k", b"v")), level).unwrap();
+    };
+    let mut log = open_with(&mut disk, &config);
+    let start = Time::from_micros(1_000);
+    log.tick(start);
+    put(&mut log, Level::Os);
+    run(&mut disk, &mut log);
+    log.flush(Level::Disk).unwrap();
+    let later = start.plus(window / 10);
+    log.tick(later);
+    put(&mut log, Level::Buffered);
+    log.tick(start.plus(window * 9 / 10));
+    let sync = log.poll_lane(Lane::Commit).unwrap();
+    assert_eq!(sync.operation(), Operation::Sync);
+    log.complete(disk.execute(sync, None));
+    assert_eq!(log.durable().lsn, Lsn::new(1));
+    assert!(log.next_deadline().unwrap() <= later.plus(window), "{:?}", log.next_deadline());
+}
+
+/// Though no append needs it yet: its segment may have to end for its age.
+#[test]
+fn a_segment_that_could_not_be_made_is_tried_again_after_a_second() {
+    let mut disk = Disk::with_sectors(512);
+    let age = Duration::from_millis(1);
+    let config = Config { segment_age_max: Some(age), ..config() };
+    let (mut log, _) = recovered(&mut disk, &config);
+    log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Disk).err();
+    let no_space = |command: &Command<Memory>| {
+        (command.operation() == Operation::Create
+            && command.file() == Some(FileId::Segment(SegmentId::new(2))))
+        .then_some(Fault::NoSpace)
+    };
+    run_failing(&mut disk, &mut log, no_space);
+    log.append(&Entry::from(&Record::put(b"k", b"v")), Level::Disk).unwrap();
+    run_failing(&mut disk, &mut log, no_space);
+    let second = Duration::from_secs(1);
+    let again = log.next_deadline().unwrap();
+    assert!(!log.tick(again.plus(second)), "that nobody waits for");
+    run(&mut disk, &mut log);
+    log.tick(again.plus(second * 2));
+    run(&mut disk, &mut log);
+    assert_eq!(log.segments().count(), 2, "it was past its age");
+}
+
+/// An append that needs the next segment is told of a failure of now, not of one long ago.
+#[test]
+fn an_append_is_not_refused_for_an_old_failure() {
+    let mut disk = Disk::with_sectors(512);
+    let (mut log, _) = recovered(&mut disk, &config());
+    let create = |command: &Command<Memory>| {
+        (command.operation() == Operation::Create
+            && command.file() == Some(FileId::Segment(SegmentId::new(2))))
+        .then_some(Fault::NoSpace)
+    };
+    let put = |log: &mut Log<Memory>| {
+        log.append(&Entry::from(&Record::put(b"key", &[7; 500])), Level::Disk)
+    };
+    // The second segment cannot be made as long as the first has room.
+    while log.appended().end.offset < 7 << 10 {
+        put(&mut log).ok();
+        run_failing(&mut disk, &mut log, create);
+    }
+    // Then there is room again.
+    while log.segments().count() < 2 {
+        assert!(matches!(put(&mut log), Ok(_) | Err(AppendError::Busy)));
+        run(&mut disk, &mut log);
+    }
+    // Where there is not, the append that waits for it is refused, and the next asks again.
+    let (mut refusals, mut tries) = (0, 0);
+    while refusals < 3 {
+        tries += 1;
+        refusals += u32::from(matches!(put(&mut log), Err(AppendError::DiskFull(_))));
+        run_failing(&mut disk, &mut log, |command| {
+            (command.operation() == Operation::Create).then_some(Fault::NoSpace)
+        });
+        assert!(tries < 100);
+    }
+}
+
+#[test]
+fn a_poisoned_log_ends_no_segment_for_its_age() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_age_max: Some(Duration::from_micros(100)), ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"x").unwrap();
+    let deadline = log.next_deadline().unwrap();
+    log.append(&Entry::from(&Record::put(b"key", b"y")), Level::Disk).unwrap();
+    run_failing(&mut disk, &mut log, |_| Some(Fault::Fails));
+    while log.poll_event().is_some() {}
+    assert!(!log.tick(deadline.plus(Duration::from_secs(1))));
+    assert_eq!((log.segments().count(), log.poll_event()), (1, None));
 }
