@@ -42,6 +42,7 @@ impl Cat {
             return Err(Failure::Other(text.to_owned()));
         }
         let (log, info) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
+        out.status_known = u8::from(info.corruption_detected);
         let start = self.from.map_or(Start::First, |lsn| Start::Lsn(Lsn::new(lsn)));
         let mut reader = log.read_from(start)?;
         let mut left = self.limit.unwrap_or(u64::MAX);
@@ -101,6 +102,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 impl Tail {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
         let (log, info) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
+        out.status_known = u8::from(info.corruption_detected);
         let stats = log.stats();
         let first = stats.last_lsn.get().saturating_sub(self.count) + 1;
         let first = Lsn::new(first.max(stats.first_lsn.get()));

@@ -81,11 +81,12 @@ impl Demo {
     }
 
     fn run_in(&self, base: &Path, out: &mut Output) -> Result<u8, Failure> {
-        let dir = base.join("log");
-        if dir.exists() {
-            let text = format!("{} is there already: give another folder", dir.display());
+        // It leaves nothing but its log there.
+        if base.read_dir().is_ok_and(|mut names| names.next().is_some()) {
+            let text = format!("{} is not empty: give another folder", base.display());
             return Err(Failure::Other(text));
         }
+        let dir = base.join("log");
         out.note(format_args!("log in {}, seed {}", dir.display(), self.seed))?;
         let content = Content::new(self.input.as_deref())?;
         let mut chance = self.seed;

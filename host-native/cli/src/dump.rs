@@ -37,7 +37,7 @@ impl Dump {
                 Err(error) => {
                     out.finish()?;
                     complain(error);
-                    status = 2;
+                    (status, out.status_known) = (2, 2);
                     continue;
                 }
             };

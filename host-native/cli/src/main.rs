@@ -72,8 +72,8 @@ fn main() -> ExitCode {
     };
     match result.and_then(|status| out.finish().map(|()| status)) {
         Ok(status) => ExitCode::from(status),
-        // Whoever read our output has seen enough.
-        Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
+        // Whoever read our output has seen enough; what was found until then stands.
+        Err(failure) if failure.is_closed_pipe() => ExitCode::from(out.status_known),
         Err(failure) => {
             complain(&failure);
             ExitCode::from(failure.status())

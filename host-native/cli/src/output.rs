@@ -56,17 +56,35 @@ impl fmt::Display for Failure {
 /// Standard output, as text or as JSON.
 pub(crate) struct Output {
     pub(crate) is_json: bool,
+    /// What the command ends with should nobody read on.
+    pub(crate) status_known: u8,
+    /// Whether the command goes on when nobody reads what it prints.
+    goes_on: bool,
     to: BufWriter<Stdout>,
 }
 
 impl Output {
     pub(crate) fn new(is_json: bool) -> Self {
-        Self { is_json, to: BufWriter::with_capacity(64 << 10, io::stdout()) }
+        let to = BufWriter::with_capacity(64 << 10, io::stdout());
+        Self { is_json, status_known: 0, goes_on: false, to }
+    }
+
+    /// What the command does, and what it ends with, does not depend on who reads.
+    pub(crate) fn go_on_unread(&mut self) {
+        self.goes_on = true;
+    }
+
+    fn printed(&self, result: io::Result<()>) -> Result<(), Failure> {
+        match result {
+            Err(error) if self.goes_on && error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            result => result.map_err(Failure::io("write to standard output")),
+        }
     }
 
     /// A line of text.
     pub(crate) fn line(&mut self, text: impl fmt::Display) -> Result<(), Failure> {
-        writeln!(self.to, "{text}").map_err(Failure::io("write to standard output"))
+        let result = writeln!(self.to, "{text}");
+        self.printed(result)
     }
 
     /// A document on a line of its own.
@@ -85,11 +103,13 @@ impl Output {
     }
 
     pub(crate) fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        self.to.write_all(bytes).map_err(Failure::io("write to standard output"))
+        let result = self.to.write_all(bytes);
+        self.printed(result)
     }
 
     pub(crate) fn finish(&mut self) -> Result<(), Failure> {
-        self.to.flush().map_err(Failure::io("write to standard output"))
+        let result = self.to.flush();
+        self.printed(result)
     }
 }
 

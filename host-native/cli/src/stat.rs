@@ -18,6 +18,7 @@ pub(crate) struct Stat {
 
 impl Stat {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
+        out.go_on_unread();
         let (log, info) = Wal::open_read_only(WalConfig::in_dir(&self.dir))?;
         let stats = log.stats();
         let segments: Vec<_> = stats

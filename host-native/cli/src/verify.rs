@@ -29,6 +29,7 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(self, out: &mut Output) -> Result<u8, Failure> {
+        out.go_on_unread();
         let config = WalConfig { scan: RecoveryScan::Full, ..WalConfig::in_dir(&self.dir) };
         let info = inspect::check(&config)?;
         print(out, &info)?;

@@ -124,6 +124,42 @@ fn a_closed_pipe_ends_it_quietly() {
 }
 
 #[test]
+fn who_reads_the_output_changes_nothing_of_the_status() {
+    let (_temp, dir) = log_with(b"one\ntwo\n");
+    flip_a_bit(&dir);
+    for arguments in [&["verify", &dir] as &[_], &["stat", &dir], &["cat", &dir], &["tail", &dir]] {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(1), "{arguments:?}");
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_seawall"))
+        .args(["verify", "--repair", "--yes", &dir])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    assert_eq!(child.wait().unwrap().code(), Some(0), "it is repaired");
+    assert_eq!(seawall(&["verify", &dir], b"").status.code(), Some(0));
+}
+
+#[test]
+fn the_demo_touches_no_folder_that_holds_anything() {
+    let temp = tempfile::tempdir().unwrap();
+    let kept = temp.path().join("figures/plot.svg");
+    std::fs::create_dir(temp.path().join("figures")).unwrap();
+    std::fs::write(&kept, "a plot").unwrap();
+    let refused = seawall(&["demo", "--dir", &temp.path().to_string_lossy()], b"");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8(refused.stderr).unwrap().contains("is not empty"));
+    assert_eq!(std::fs::read(kept).unwrap(), b"a plot");
+}
+
+#[test]
 fn the_demo_verifies_a_log_that_it_kills() {
     let temp = tempfile::tempdir().unwrap();
     let input = temp.path().join("input.txt");
