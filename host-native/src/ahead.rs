@@ -376,7 +376,7 @@ mod tests {
         let file = File::open(&path).unwrap();
         for piece_bytes in [4_096, 50_001, 65_536, 1 << 20] {
             file.sync_all().unwrap();
-            sys::evict(&file);
+            sys::let_go(&file);
             let memory = sys::Aligned::new(0);
             let mut pieces = Pieces::new(&executor, SegmentId::FIRST, memory).unwrap();
             let (mut buffer, mut offset) = (vec![1; piece_bytes], 128);
@@ -417,7 +417,7 @@ mod tests {
             let ahead = inspect::check(&config(512)).unwrap();
             // Now the disk has it all, and the page cache nothing.
             file.sync_all().unwrap();
-            sys::evict(&file);
+            sys::let_go(&file);
             assert_eq!(ahead, inspect::check(&config(512)).unwrap());
             let config = WalConfig { interpose: Some(Arc::new(Nothing)), ..config(512) };
             assert_eq!(ahead, inspect::check(&config).unwrap());

@@ -53,6 +53,8 @@ impl Wal {
     /// When it is open for writing elsewhere, a setting is out of range, or it cannot be recovered;
     /// nothing has been changed then.
     pub fn open(config: WalConfig) -> Result<(Self, RecoveryInfo), Error> {
+        // Before the folder is made.
+        config.to_core()?;
         let dir = open_dir(&config)?;
         Self::open_dir(dir, config)
     }
@@ -341,9 +343,13 @@ impl Reader {
                 return Ok(Some(found));
             }
             let Source::Live(engine) = self.reading.source() else { return Ok(None) };
-            let last = self.reading.next_lsn().previous();
+            let last = self.reading.waits_behind();
             let Some(wait) = engine.follow(last, self.reading.visibility())? else {
-                return self.next_record();
+                match self.next_record()? {
+                    None if !self.reading.is_of_open_log() => return Ok(None),
+                    None => continue,
+                    found => return Ok(found),
+                }
             };
             self.reading.rest();
             self.prefetch.rest();

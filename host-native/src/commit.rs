@@ -108,6 +108,8 @@ struct State {
     awake: u32,
     /// How many of the log's own threads have not ended.
     at_work: u32,
+    /// How many commands are under way, by whichever thread.
+    under_way: u32,
     stops: bool,
     writer_lock: Option<WriterLock>,
     segments_version: u64,
@@ -159,7 +161,9 @@ impl Drop for Wait {
         if let Some(slot) = self.slot
             && let Ok(mut state) = self.engine.enter()
         {
-            state.slots.release(slot);
+            let unused = state.slots.release(slot);
+            drop(state);
+            drop(unused);
         }
     }
 }
@@ -172,6 +176,7 @@ impl Future for Wait {
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Self::Output> {
         let Some(slot) = self.slot else { return std::task::Poll::Ready(Ok(())) };
+        let waker = context.waker().clone();
         let mut state = match self.engine.enter() {
             Ok(state) => state,
             Err(error) => return std::task::Poll::Ready(Err(error)),
@@ -181,7 +186,9 @@ impl Future for Wait {
             self.slot = None;
             return std::task::Poll::Ready(outcome.into_result());
         }
-        state.slots.wake_task(slot, context.waker());
+        let unused = state.slots.wake_task(slot, waker);
+        drop(state);
+        drop(unused);
         std::task::Poll::Pending
     }
 }
@@ -516,7 +523,7 @@ impl Engine {
                 Err(self.wait(slot))
             }
             Err(Some(error)) => {
-                state.slots.release(slot);
+                drop(state.slots.release(slot));
                 return Err(error);
             }
         };
@@ -692,9 +699,11 @@ impl Engine {
             if let Some(watch) = watch {
                 let parker = state.slots.wake_thread(slot);
                 drop(state);
-                let is_told = parker.park(Instant::now().checked_add(watch.patience));
+                let patience = Instant::now().checked_add(watch.patience);
+                let is_told = parker.park(patience.into_iter().chain(deadline).min());
                 state = self.lock();
-                state.gather.unwatch(watch, !is_told);
+                let is_over = patience.is_some_and(|patience| patience <= Instant::now());
+                state.gather.unwatch(watch, !is_told && is_over);
                 continue;
             }
             if let Some(goal) = goal {
@@ -764,6 +773,10 @@ impl Engine {
         let done = self.executor.execute(command);
         let duration = started.map(|started| started.elapsed()).unwrap_or_default();
         let mut state = self.lock();
+        state.under_way -= 1;
+        if (state.stops || state.log.is_closed()) && state.under_way == 0 {
+            self.nothing_is_under_way(&mut state);
+        }
         state.counters.writes += u64::from(operation == Operation::Write);
         if syncs {
             state.counters.syncs += 1;

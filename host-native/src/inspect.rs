@@ -54,7 +54,8 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
     // Only who looks again needs signs, and has them from then on.
     let seen = Mutex::new(Seen { view, signs: None, behind: Vec::new() });
     let (visited, look) = (Visited::default(), Mutex::new(()));
-    let folder = Arc::new(Folder { config, executor, seen, visited, look });
+    let forks = sys::forks();
+    let folder = Arc::new(Folder { config, forks, executor, seen, visited, look });
     if info.valid_records > 0 {
         let source = Source::Folder(folder.clone());
         info.last_valid_position = position_of(source, last, info.report.last_frame)?;
@@ -99,8 +100,11 @@ fn sync_shown(file: &File) -> io::Result<()> {
         return Ok(());
     }
     match sys::sync_data(file) {
-        // Nobody writes here, and nothing can be synced.
-        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => Ok(()),
+        // Nobody writes here, and nothing can be synced; unless the file system has turned
+        // read-only with something to write left, which it never will.
+        Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => {
+            if sys::is_clean(file) == Some(false) { Err(error) } else { Ok(()) }
+        }
         synced => synced,
     }
 }
@@ -108,6 +112,7 @@ fn sync_shown(file: &File) -> io::Result<()> {
 /// Looks whether the log has grown. Whoever follows one does that often: where all that happened is
 /// that frames came behind the last one, only those are read.
 pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
+    folder.refuse_forked()?;
     let _alone = folder.look.lock().unwrap_or_else(PoisonError::into_inner);
     // Before anything is read: what changes meanwhile shows the next time.
     let signs = Signs::of(folder.executor.dir());

@@ -78,6 +78,8 @@ pub(crate) enum Source {
 /// A log's folder, opened to read.
 pub(crate) struct Folder {
     pub(crate) config: WalConfig,
+    /// See [`sys::forks`].
+    pub(crate) forks: u64,
     pub(crate) executor: Executor,
     pub(crate) seen: Mutex<Seen>,
     pub(crate) visited: Visited,
@@ -124,7 +126,7 @@ impl Source {
     fn check(&self) -> Result<(), Error> {
         match self {
             Self::Live(engine) => engine.refuse_forked(),
-            Self::Folder(_) => Ok(()),
+            Self::Folder(folder) => folder.refuse_forked(),
         }
     }
 
@@ -149,6 +151,11 @@ impl Source {
 impl Folder {
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// In a process that was forked off, threads that readers wait for are no more.
+    pub(crate) fn refuse_forked(&self) -> Result<(), Error> {
+        if sys::is_forked_since(self.forks) { Err(Error::Forked) } else { Ok(()) }
     }
 }
 
@@ -277,7 +284,10 @@ pub(crate) struct Reading {
     segments: Segments,
     /// Up to here the cursor's segment may be shown.
     limit: u64,
-    /// The record that comes next, if it is still there.
+    /// The last record that could be shown when that was looked at.
+    visible: Lsn,
+    /// The record that comes next, if it is still there; of one that was asked for by its position
+    /// no more than where its segment begins, until it is read.
     next_lsn: Lsn,
     decompressor: Decompressor<Zstd>,
     /// There is no segment yet to begin in.
@@ -311,6 +321,7 @@ impl Reading {
             at_hand: AtHand::default(),
             segments: Segments::of(&source),
             limit: 0,
+            visible: Lsn::ZERO,
             next_lsn: Lsn::ZERO,
             decompressor: Decompressor::default(),
             waits_for_segment: true,
@@ -321,6 +332,7 @@ impl Reading {
     /// Goes to another record. What is open of a segment stays open if it is in there.
     pub(crate) fn seek(&mut self, start: Start) -> Result<(), Error> {
         self.source.check()?;
+        let start = self.without_end(start);
         if !self.is_at_hand(start) {
             self.find(start)?;
         }
@@ -333,6 +345,14 @@ impl Reading {
             self.go_to(&info, start)?;
         }
         Ok(())
+    }
+
+    /// The end of what may be shown is where the record to come will be, whatever its position.
+    fn without_end(&self, start: Start) -> Start {
+        match (start, self.source.end(self.visibility).0) {
+            (Start::Position(at), visible) if at == visible.end => Start::Lsn(visible.lsn.next()),
+            _ => start,
+        }
     }
 
     /// Whether the record is in the cursor's segment for certain.
@@ -413,6 +433,16 @@ impl Reading {
     /// The record that comes next.
     pub(crate) fn next_lsn(&self) -> Lsn {
         self.next_lsn
+    }
+
+    /// Whether more may come.
+    pub(crate) fn is_of_open_log(&self) -> bool {
+        matches!(&self.source, Source::Live(engine) if engine.is_open())
+    }
+
+    /// More than this has to be visible before there is another record.
+    pub(crate) fn waits_behind(&self) -> Lsn {
+        self.visible.max(self.next_lsn.previous())
     }
 
     pub(crate) fn source(&self) -> &Source {
@@ -516,6 +546,7 @@ impl Reading {
 
     /// The next record, or what has to be done before.
     pub(crate) fn advance(&mut self) -> Result<Advance, Error> {
+        self.source.check()?;
         loop {
             if self.has_to_look() {
                 self.look_again()?;
@@ -662,8 +693,10 @@ impl Reading {
         Ok(())
     }
 
-    fn limit_now(&self) -> u64 {
-        self.limit_at(self.source.end(self.visibility).0)
+    fn limit_now(&mut self) -> u64 {
+        let (visible, _) = self.source.end(self.visibility);
+        self.visible = visible.lsn;
+        self.limit_at(visible)
     }
 
     fn limit_at(&self, visible: Watermark) -> u64 {
@@ -679,8 +712,8 @@ impl Reading {
     /// Sees whether more may be shown by now, here or in the next segment. It decides all by one
     /// look at the end: between two the segment may have ended.
     fn go_on(&mut self) -> Result<bool, Error> {
-        self.source.check()?;
         let (visible, _) = self.source.end(self.visibility);
+        self.visible = visible.lsn;
         let current = self.cursor.segment();
         if visible.end.segment > current.segment && current.end.is_none() {
             // The log has moved on since its segments were last looked at.

@@ -322,9 +322,13 @@ impl Reader {
                 return Ok(Some(found));
             }
             let Source::Live(engine) = self.reading.source() else { return Ok(None) };
-            let last = self.reading.next_lsn().previous();
+            let last = self.reading.waits_behind();
             let Some(wait) = engine.follow(last, self.reading.visibility())? else {
-                return self.next_record().await;
+                match self.next_record().await? {
+                    None if !self.reading.is_of_open_log() => return Ok(None),
+                    None => continue,
+                    found => return Ok(found),
+                }
             };
             self.reading.rest();
             self.prefetch.rest();

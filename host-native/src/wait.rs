@@ -129,6 +129,12 @@ enum Wake {
     Task(Waker),
 }
 
+/// What will wake nobody any more. To drop a waker may be to drop a task, with all that it holds.
+#[derive(Debug)]
+pub(crate) struct Unused(
+    #[expect(dead_code, reason = "it is kept until the lock is released")] Wake,
+);
+
 /// All who are to be woken.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
@@ -201,19 +207,25 @@ impl Slots {
     /// lost its slot already.
     pub(crate) fn outcome(&mut self, id: SlotId) -> Option<Outcome> {
         let Some(slot) = self.get(id) else { return Some(Outcome::Reached) };
-        slot.wake = Wake::Nobody;
+        if !matches!(slot.wake, Wake::Task(_)) {
+            // The thread is awake: it is the one who asks.
+            slot.wake = Wake::Nobody;
+        }
         let outcome = slot.outcome?;
-        self.release(id);
+        // Whoever ended the wait has taken what wakes it.
+        drop(self.release(id));
         Some(outcome)
     }
 
-    pub(crate) fn release(&mut self, id: SlotId) {
-        if let Some(slot) = self.get(id) {
-            slot.generation += 1;
-            slot.wake = Wake::Nobody;
-            slot.outcome = None;
-            self.free.push(id.index);
-        }
+    /// Frees a slot. What would have woken its waiter is to be dropped without the lock.
+    #[must_use = "it may be code of the user's"]
+    pub(crate) fn release(&mut self, id: SlotId) -> Unused {
+        let Some(slot) = self.get(id) else { return Unused(Wake::Nobody) };
+        slot.generation += 1;
+        slot.outcome = None;
+        let wake = std::mem::replace(&mut slot.wake, Wake::Nobody);
+        self.free.push(id.index);
+        Unused(wake)
     }
 
     /// The slot, while its wait goes on.
@@ -239,24 +251,27 @@ impl Slots {
 
     /// The calling thread, which has no outcome yet, is about to sleep at a gate.
     pub(crate) fn wake_at(&mut self, id: SlotId, gate: GateId) {
-        self.set_wake(id, Wake::Gate(gate));
+        drop(self.set_wake(id, Wake::Gate(gate)));
     }
 
     /// The calling thread, which has no outcome yet, is about to park.
     pub(crate) fn wake_thread(&mut self, id: SlotId) -> Arc<Parker> {
         let parker = Parker::of_this_thread();
-        self.set_wake(id, Wake::Thread(parker.clone()));
+        drop(self.set_wake(id, Wake::Thread(parker.clone())));
         parker
     }
 
-    /// A task, which has no outcome yet, is about to wait.
-    pub(crate) fn wake_task(&mut self, id: SlotId, waker: &Waker) {
-        self.set_wake(id, Wake::Task(waker.clone()));
+    /// A task, which has no outcome yet, is about to wait. The waker that it had before is to be
+    /// dropped without the lock.
+    #[must_use = "it may be code of the user's"]
+    pub(crate) fn wake_task(&mut self, id: SlotId, waker: Waker) -> Unused {
+        self.set_wake(id, Wake::Task(waker))
     }
 
-    fn set_wake(&mut self, id: SlotId, wake: Wake) {
-        if let Some(slot) = self.waiting(id) {
-            slot.wake = wake;
+    fn set_wake(&mut self, id: SlotId, wake: Wake) -> Unused {
+        match self.waiting(id) {
+            Some(slot) => Unused(std::mem::replace(&mut slot.wake, wake)),
+            None => Unused(wake),
         }
     }
 
@@ -266,7 +281,7 @@ impl Slots {
         wakes.add(std::mem::replace(&mut slot.wake, Wake::Nobody));
         match outcome {
             // Many see by the log's watermarks that they are done, and need not come for it.
-            Outcome::Reached => self.release(id),
+            Outcome::Reached => drop(self.release(id)),
             outcome => slot.outcome = Some(outcome),
         }
     }

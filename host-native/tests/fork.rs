@@ -2,7 +2,7 @@
 #![cfg(all(unix, not(shuttle)))]
 #![allow(unsafe_code)]
 
-use seawall::blocking::{Reader, Wal};
+use seawall::blocking::{ReadOnly, Reader, Wal};
 use seawall::{Error, Level, Record, WalConfig};
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -94,4 +94,30 @@ fn a_log_stays_with_the_process_that_opened_it() {
     assert_eq!(recovery.valid_records, 2);
     assert!(!recovery.corruption_detected && recovery.report.was_clean);
     wal.close().unwrap();
+}
+
+/// In the middle of what it has read, and with a thread of the parent's that reads ahead.
+#[test]
+fn a_reader_in_the_middle_of_a_log_stays_with_its_process_too() {
+    let temp = tempfile::tempdir().unwrap();
+    let config = || WalConfig { read_size: 64 << 10, ..WalConfig::in_dir(temp.path()) };
+    let (wal, _) = Wal::open(config()).unwrap();
+    for _ in 0..8_000 {
+        wal.append_with(&Record::put(b"key", &[7; 1_000]), Level::Buffered).unwrap();
+    }
+    wal.sync().unwrap();
+    let is_refused = |mut reader: Reader, log: Option<ReadOnly>| {
+        for _ in 0..1_000 {
+            reader.next_record().unwrap().unwrap();
+        }
+        in_a_child(|| {
+            let read = reader.next_record().map(|_| ());
+            let looked = log.map(|log| [log.refresh().map(|_| ()), log.iter().map(|_| ())]);
+            let results = std::iter::once(read).chain(looked.into_iter().flatten());
+            i32::from(!results.into_iter().all(|result| matches!(result, Err(Error::Forked))))
+        })
+    };
+    assert_eq!(is_refused(wal.iter().unwrap(), None), 0, "the child's status");
+    let (log, _) = Wal::open_read_only(config()).unwrap();
+    assert_eq!(is_refused(log.iter().unwrap(), Some(log.clone())), 0, "the child's status");
 }

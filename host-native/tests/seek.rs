@@ -2,6 +2,7 @@
 
 use seawall::blocking::{Reader, Wal};
 use seawall::{Error, FsyncPolicy, Lsn, Position, Record, SegmentId, Start, WalConfig};
+use std::time::Duration;
 
 /// Single records, batches, long ones: 3 segments and more, the last of them open.
 fn fill(wal: &Wal) -> Vec<(Lsn, Position, Vec<u8>)> {
@@ -147,4 +148,34 @@ fn a_reader_seeks_into_what_has_been_sealed_deleted_and_truncated_since() {
     assert!(matches!(gone, Error::Deleted { .. }), "{gone}");
     reader.seek(records[records.len() - 12].0).unwrap();
     assert_eq!(next(&mut reader).as_ref(), Some(&records[records.len() - 12]));
+}
+
+/// Whoever goes on from where the log ended knows no number for it, only the place.
+#[test]
+fn a_reader_at_the_end_of_a_log_waits_there_for_what_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalConfig::in_dir(dir.path())).unwrap();
+    for _ in 0..5 {
+        wal.append(&Record::put(b"key", b"before")).unwrap();
+    }
+    let end = wal.current_position();
+    let mut reader = wal.read_from(end).unwrap();
+    assert_eq!(reader.next_lsn(), Lsn::new(6));
+    assert_eq!(next(&mut reader), None);
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| reader.wait_record(Some(Duration::from_mins(1))));
+        wal.append(&Record::put(b"key", b"after")).unwrap();
+        let (entry, position) = waiting.join().unwrap().unwrap().expect("it waits");
+        assert_eq!((entry.lsn, position), (Lsn::new(6), end));
+    });
+    // The same where the record is there, and not durable yet.
+    let level = seawall::Level::Buffered;
+    let later = wal.append_with(&Record::put(b"key", b"later"), level).unwrap();
+    reader.seek(later.position).unwrap();
+    std::thread::scope(|threads| {
+        let waiting = threads.spawn(|| reader.wait_record(Some(Duration::from_mins(1))));
+        wal.sync().unwrap();
+        let (entry, _) = waiting.join().unwrap().unwrap().expect("it waits");
+        assert_eq!(entry.lsn, later.first);
+    });
 }

@@ -22,6 +22,11 @@ impl Engine {
         self.lock().log.appended()
     }
 
+    /// Whether records may still come.
+    pub(crate) fn is_open(&self) -> bool {
+        self.lock().end().is_none()
+    }
+
     pub(crate) fn segments(&self) -> (Vec<SegmentInfo>, Lsn) {
         let state = self.lock();
         (state.log.segments().collect(), state.log.first_lsn())

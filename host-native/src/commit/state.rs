@@ -35,6 +35,7 @@ impl State {
             commits_sleep: Sleep::Awake,
             awake: 0,
             at_work: 0,
+            under_way: 0,
             stops: false,
             writer_lock: Some(writer_lock),
             counters: Counters::default(),
@@ -126,9 +127,14 @@ impl State {
         if self.holds_back() { None } else { self.set_out() }
     }
 
-    /// What is to be written or synced now, whoever is expected.
+    /// What is to be written or synced now, whoever is expected. Nothing sets out once the log's
+    /// threads have ended: another may have its lock.
     pub(super) fn set_out(&mut self) -> Option<Command<Memory>> {
+        if self.stops && self.at_work == 0 {
+            return None;
+        }
         let command = self.log.poll_lane(Lane::Commit)?;
+        self.under_way += 1;
         let (is_write, is_sync) = match &command {
             Command::Write(write) => (true, write.sync),
             _ => (false, true),
@@ -137,6 +143,13 @@ impl State {
         if is_sync {
             self.gather.set_out();
         }
+        Some(command)
+    }
+
+    /// Something to do for the upkeep.
+    pub(super) fn next_upkeep(&mut self) -> Option<Command<Memory>> {
+        let command = self.background.pop_front()?;
+        self.under_way += 1;
         Some(command)
     }
 

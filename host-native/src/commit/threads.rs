@@ -37,12 +37,16 @@ impl Handle {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until the log's threads have ended.
+    /// Waits until the log's threads have ended. A task's waker or a meter, called by one of them,
+    /// may have held the last of the log: then they end by themselves.
     pub(crate) fn join(&self) {
-        for thread in self.threads().drain(..) {
-            // A task's waker, called by such a thread, may have held the last of the log.
-            let is_this = thread.thread().id() == thread::current().id();
-            if !is_this && thread.join().is_err() {
+        let threads = std::mem::take(&mut *self.threads());
+        let current = thread::current().id();
+        if threads.iter().any(|thread| thread.thread().id() == current) {
+            return;
+        }
+        for thread in threads {
+            if thread.join().is_err() {
                 // It panicked, and has told so on standard error.
                 self.engine.leave(self.engine.lock());
             }
@@ -110,7 +114,8 @@ impl Engine {
                 state = self.run(command);
                 continue;
             }
-            if state.log.is_closed() || state.stops {
+            // Who reads with a thread of its own may have a commit under way, and leave more.
+            if state.log.is_closed() || (state.stops && state.under_way == 0) {
                 return state;
             }
             let watch = if state.holds_back() { state.gather.watch() } else { None };
@@ -141,7 +146,7 @@ impl Engine {
         loop {
             let aftermath = self.after_change(&mut state, Duration::ZERO);
             state = self.tell_unlocked(state, aftermath);
-            if let Some(command) = state.background.pop_front() {
+            if let Some(command) = state.next_upkeep() {
                 state = if removes_old(&state, &command) {
                     self.remove_apart(state, command)
                 } else {
@@ -215,10 +220,18 @@ impl Engine {
         if state.at_work > 0 {
             return;
         }
-        state.writer_lock = None;
+        state.free_lock();
         let aftermath = self.after_change(&mut state, Duration::ZERO);
         drop(state);
         self.tell(aftermath);
+    }
+
+    /// The last command that was under way in a log that ends is complete: whoever has waited for
+    /// that goes on.
+    pub(super) fn nothing_is_under_way(&self, state: &mut State) {
+        state.free_lock();
+        self.wake_commits(state);
+        self.upkeep.notify_one();
     }
 
     /// Lets the log's threads end, once they have written what there is, and made it durable where
@@ -234,6 +247,15 @@ impl Engine {
         state.log.flush(level).ok();
         self.wake_commits(&mut state);
         self.upkeep.notify_one();
+    }
+}
+
+impl State {
+    /// Frees the writer's lock, once none of the log's threads is left and no command is under way.
+    fn free_lock(&mut self) {
+        if self.at_work == 0 && self.under_way == 0 {
+            self.writer_lock = None;
+        }
     }
 }
 

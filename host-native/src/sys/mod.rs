@@ -11,6 +11,7 @@
 //! | what the cache has   | cachestat | none                   | none             | none     |
 //! | read what it has     | preadv2   | none                   | none             | none     |
 //! | begin to write back  | `sync_file_range` | none            | none             | none     |
+//! | let go of the cache  | `posix_fadvise` | none              | none             | none     |
 //! | many writes at once  | io_uring  | none                   | none             | none     |
 //!
 //! On Windows a folder cannot be synced: NTFS journals names on its own, and a new segment's name
@@ -34,8 +35,10 @@ pub(crate) use aligned::{Aligned, BLOCK_BYTES};
 pub(crate) use allocate::copies_on_write;
 pub(crate) use allocate::{allocate, allocate_past_end};
 #[cfg(all(test, target_os = "linux"))]
-pub(crate) use cache::tests::{dirty, evict};
-pub(crate) use cache::{Cached, Readahead, advise, begin_write_back, cached, is_under_write_back};
+pub(crate) use cache::tests::dirty;
+pub(crate) use cache::{
+    Cached, Readahead, advise, begin_write_back, cached, is_clean, is_under_write_back, let_go,
+};
 pub use crc::fastest_crc32c;
 #[cfg(unix)]
 pub(crate) use fork::{forks, is_forked_since};

@@ -14,9 +14,12 @@ use std::fs::File;
 use std::io;
 
 /// Makes a file's content, and as much about the file as is needed to read it back, durable.
+///
+/// After a failure the page cache may go on showing what the device does not have, to whoever opens
+/// the log next as well: so it lets go of the file.
 pub(crate) fn sync_data(file: &File) -> io::Result<()> {
-    or_plainly(file, file.sync_data())?;
-    still_writable(file)
+    let synced = or_plainly(file, file.sync_data()).and_then(|()| still_writable(file));
+    synced.inspect_err(|_| super::let_go(file))
 }
 
 /// Makes the names in a folder durable, where the platform can.

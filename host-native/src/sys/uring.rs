@@ -110,8 +110,8 @@ impl Ring {
             .build()
             .user_data(slot as u64);
         // SAFETY: the memory is this ring's, is not touched while its slot is not free, and is
-        // freed only when all slots are; the descriptor is open until `write` returns, and that
-        // waits for every completion.
+        // freed only when all slots are; the descriptor is open when the kernel is given it, which
+        // then holds the file itself.
         let pushed = unsafe { self.ring.submission().push(&write) };
         if let Err(error) = pushed {
             self.free.push(slot);

@@ -339,6 +339,8 @@ fn a_close_leaves_a_mark_and_nothing_behind_it() {
     }
 }
 
+type Ask<'a> = &'a dyn Fn(&mut Log<Memory>) -> Result<(), RequestError>;
+
 /// A full disk undoes what a request was to make durable first.
 #[test]
 fn a_request_for_what_a_full_disk_undoes_ends_and_says_so() {
@@ -351,7 +353,7 @@ fn a_request_for_what_a_full_disk_undoes_ends_and_says_so() {
     };
     // Of the first segment nothing is left, or something is.
     for durable in [0, 1] {
-        let asked: [(&dyn Fn(&mut Log<Memory>) -> Result<(), RequestError>, bool); 4] = [
+        let asked: [(Ask<'_>, bool); 4] = [
             (&|log| log.truncate_after(Lsn::new(5)), true),
             (&|log| log.close(), true),
             (&|log| log.truncate_after(Lsn::new(durable)), false),
