@@ -495,10 +495,13 @@ impl<B: Buffer> Log<B> {
     /// Wants everything appended so far to reach `level`, and says up to which LSN that is.
     ///
     /// # Errors
-    /// When the log is poisoned.
+    /// When the log is poisoned or closed.
     pub fn flush(&mut self, level: Level) -> Result<Lsn, AppendError> {
         if let Some(poison) = self.poison {
             return Err(AppendError::Poisoned(poison));
+        }
+        if self.is_closed {
+            return Err(AppendError::Closed);
         }
         let last = self.appended.lsn;
         self.want(last, level);

@@ -28,7 +28,8 @@ pub struct Record<'a> {
     pub key: &'a [u8],
     /// The value; it may be empty.
     pub value: &'a [u8],
-    /// How long the record is good for, from the moment of its appending, to the millisecond.
+    /// How long the record is good for, from the moment of its appending, rounded down to the
+    /// millisecond.
     pub ttl: Option<Duration>,
     /// How to store the value; `None` takes what the log's configuration says.
     pub compression: Option<Compression>,

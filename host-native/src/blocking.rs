@@ -34,7 +34,8 @@ use std::time::{Duration, Instant};
 ///
 /// Close it with [`Wal::close`]. When the last clone is dropped without, what was appended is
 /// written, and synced unless the policy is [`Os`](crate::FsyncPolicy::Os), but the log has no
-/// clean end.
+/// clean end. The drop waits for that, and for the log's threads; an error has nobody to go to, but
+/// a [`Meter`](crate::Meter). A poisoned log cannot be closed: drop all clones to open it again.
 #[derive(Clone)]
 pub struct Wal {
     handle: Arc<Handle>,
@@ -50,8 +51,8 @@ impl Wal {
     /// Opens the log in `config.dir`, recovers it, and makes it first where there is none.
     ///
     /// # Errors
-    /// When it is open for writing elsewhere, a setting is out of range, or it cannot be recovered;
-    /// nothing has been changed then.
+    /// When it is open for writing elsewhere, a setting is out of range, or it cannot be recovered.
+    /// Nothing that the log held has been changed then.
     pub fn open(config: WalConfig) -> Result<(Self, RecoveryInfo), Error> {
         // Before the folder is made.
         config.to_core()?;
@@ -68,6 +69,7 @@ impl Wal {
         folder: cap_std::fs::Dir,
         config: WalConfig,
     ) -> Result<(Self, RecoveryInfo), Error> {
+        config.to_core()?;
         Self::open_dir(Dir::from_cap_std(folder), config)
     }
 
@@ -92,11 +94,14 @@ impl Wal {
         self.handle.engine()
     }
 
-    /// Appends a record, and returns when it has reached the level of the policy.
+    /// Appends a record, and returns when it has reached the level of the policy: by default
+    /// [`Level::Os`], where the end of the process does not touch it, but a loss of power within
+    /// the next 5 ms may. Returns where the record begins; [`Wal::append_with`] has its LSN as
+    /// well.
     ///
     /// # Errors
-    /// When the record is over a limit, the disk is full (nothing of it stays then), or the log is
-    /// closed or poisoned.
+    /// When the record is over a limit; the disk is full or the next segment cannot be made (nothing
+    /// of the append stays then); or the log is closed, poisoned, or another process's.
     pub fn append(&self, record: &Record<'_>) -> Result<Position, Error> {
         let level = self.config().fsync_policy.level();
         self.append_with(record, level).map(|appended| appended.position)
@@ -133,7 +138,8 @@ impl Wal {
     /// Returns when the kernel has everything appended before.
     ///
     /// # Errors
-    /// When the log is poisoned, or the disk is full and what was buffered has been undone.
+    /// When the log is closed or poisoned, or the disk is full and what was buffered has been
+    /// undone.
     pub fn flush(&self) -> Result<(), Error> {
         self.engine().flush_and_block(Level::Os)
     }
@@ -146,10 +152,12 @@ impl Wal {
         self.engine().flush_and_block(Level::Disk)
     }
 
-    /// Returns when the record `lsn` and all before it are durable.
+    /// Returns when the record `lsn` and all before it are durable. If they are not, a sync sets
+    /// out at once, whatever the policy, and takes along everything appended so far. To be told
+    /// without that, use [`Meter`](crate::Meter) or a reader.
     ///
     /// # Errors
-    /// When there is no such record yet, or as [`Wal::flush`].
+    /// When there is no such record yet, or, of one that is not durable, as [`Wal::flush`].
     pub fn wait_durable(&self, lsn: Lsn) -> Result<(), Error> {
         self.engine().wait_durable(lsn)?.block()
     }
@@ -157,8 +165,11 @@ impl Wal {
     /// A reader that begins at a record, by its LSN or position. What was appended before this call
     /// is made durable first, so that a reader sees its own thread's writes.
     ///
+    /// A poisoned or closed log can still be read, up to what was durable before.
+    ///
     /// # Errors
-    /// When the log does not reach so far, or no longer does.
+    /// When the log does not reach so far, or no longer does; when the disk is full and what was
+    /// buffered has been undone; when a file cannot be read.
     pub fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
         self.read_from_with(from, Visibility::Durable)
     }
@@ -235,11 +246,13 @@ impl Wal {
         Ok(())
     }
 
-    /// Makes everything durable and marks a clean end. Other clones get [`Error::Closed`] from now
-    /// on; the log may be opened again at once.
+    /// Makes everything durable and marks a clean end. From now on appends, syncs and requests of
+    /// other clones return [`Error::Closed`]; readers go on with what there is. The log may be
+    /// opened again at once.
     ///
     /// # Errors
-    /// When the log is closed already, or poisoned.
+    /// When the log is closed already or poisoned, or the end could not be recorded. When the disk
+    /// is full what was buffered has been undone, and the log stays open: close it again.
     pub fn close(&self) -> Result<(), Error> {
         self.ask(Ask::Close)?;
         self.join();
@@ -260,12 +273,33 @@ impl Wal {
         }
     }
 
-    /// The settings that the log was opened with.
+    /// The settings that the log was opened with, `max_record_size` as far as a segment lets it.
     pub fn config(&self) -> &WalConfig {
         &self.engine().config
     }
 
-    /// Figures about the log at this moment.
+    /// The first record that is retained; the one to come when there is none.
+    ///
+    /// Not for a process that was forked off the one with the log open: there it may wait for ever.
+    pub fn first_lsn(&self) -> Lsn {
+        self.engine().extent().0
+    }
+
+    /// The last record appended; one less than the first when there is none.
+    ///
+    /// Not for a process that was forked off the one with the log open: there it may wait for ever.
+    pub fn last_lsn(&self) -> Lsn {
+        self.engine().extent().1
+    }
+
+    /// The last record that the device has.
+    ///
+    /// Not for a process that was forked off the one with the log open: there it may wait for ever.
+    pub fn durable_lsn(&self) -> Lsn {
+        self.engine().durable().lsn
+    }
+
+    /// Figures about the log at this moment, all of its segments among them.
     ///
     /// Not for a process that was forked off the one with the log open: there it may wait for ever.
     pub fn stats(&self) -> Stats {
@@ -328,7 +362,10 @@ impl Reader {
     }
 
     /// The next record, waited for if there is none yet: for `timeout` at most, or for as long as
-    /// the log is open.
+    /// the log is open. `None`: neither has brought one.
+    ///
+    /// A reader of a [`ReadOnly`] log never waits, since nothing tells it of another process's
+    /// appends: it returns what [`Reader::next_record`] would.
     ///
     /// # Errors
     /// As [`Reader::next_record`], and [`Error::Poisoned`] where no more will come.
@@ -380,7 +417,8 @@ impl Reader {
         self.reading.skip_damage();
     }
 
-    /// The LSN of the record that comes next.
+    /// The LSN of the record that comes next. Of a record that was asked for by its position this is
+    /// known once it has been read; until then it is the first of its segment.
     pub fn next_lsn(&self) -> Lsn {
         self.reading.next_lsn()
     }
@@ -420,6 +458,10 @@ impl std::fmt::Debug for ReadOnly {
 }
 
 impl ReadOnly {
+    pub(crate) fn folder(&self) -> &Arc<Folder> {
+        &self.folder
+    }
+
     /// A reader that begins at a record, by its LSN or position.
     ///
     /// # Errors

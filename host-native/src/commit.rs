@@ -258,6 +258,8 @@ impl Engine {
             tell(&**meter, &Event::NoUring(&error));
         }
         let (log, report) = recover(&executor, recovery, &config)?;
+        // What a segment holds may have lowered it.
+        config.max_record_size = log.config().record_bytes_max;
         if !executor.dir().lock_manifest(&mut writer_lock) {
             return Err(Error::Locked { dir: config.dir });
         }
@@ -476,12 +478,13 @@ impl Engine {
         if lsn > last {
             return Err(Error::BeyondEnd { lsn, last });
         }
+        if state.log.durable().lsn >= lsn {
+            return Ok(Wait { engine: self.clone(), slot: None });
+        }
         if let Some(error) = state.end() {
             return Err(refused(error));
         }
-        if state.log.durable().lsn < lsn {
-            state.log.flush(Level::Disk).map_err(refused)?;
-        }
+        state.log.flush(Level::Disk).map_err(refused)?;
         let slot = state.register(Level::Disk, lsn);
         self.leave_work(state);
         Ok(self.wait(slot))

@@ -53,11 +53,11 @@ pub struct WalConfig {
     pub reserve_size: Option<u64>,
     /// So many files of deleted segments at most are kept, and become segments again. Default: 0.
     ///
-    /// Their blocks are written and their pages often in memory, so that whoever deletes as fast as
-    /// he appends writes long batches up to twice as fast. Opening after a crash sums them as well,
-    /// about 2 GiB a second. They hold their space until then; a full disk, a close and the next
-    /// opening give it back. A file that a reader has open, here or in
-    /// another process, is removed as ever. Unix only: elsewhere all are.
+    /// Their blocks are written and their pages often in memory, so that a program that deletes as
+    /// fast as it appends writes long batches up to twice as fast. Opening after a crash reads them
+    /// as well, about 2 GiB a second. They hold their space until then; a full disk, a close and the
+    /// next opening give it back. A file that a reader has open, here or in another process, is
+    /// removed as ever. Unix only: elsewhere all are.
     pub recycle_segments: usize,
     /// What to do about damage to what had been durable. Default: end the log before it and keep
     /// what is cut in `quarantine/`.
@@ -94,7 +94,7 @@ pub struct WalConfig {
     /// the file of its segment open.
     pub map_sealed: bool,
     /// Whether small appends to [`Level::Os`](crate::Level) are copied into the mapped segment in
-    /// place of a system call each: 1.5 to 2.5 times as many a second. Default: no.
+    /// place of a system call each: 1.5 to 3 times as many a second. Default: no.
     ///
     /// What reaches the mapping is as safe as what a call writes: the kernel has it when the
     /// process ends, and a sync makes it durable. But where a call returns an error, a mapping
@@ -109,8 +109,9 @@ pub struct WalConfig {
     /// allows it; otherwise they are made as all others, and the meter is told
     /// [`Event::NoUring`](crate::Event::NoUring). Default: none.
     ///
-    /// Batches of 1 MiB take a fifth to a quarter less of a processor, and on some machines less
-    /// time. Readers that follow fetch them from the device.
+    /// Batches of 1 MiB take a fifth to a quarter less of a processor; on some machines they take
+    /// less time, on others a third more (docs/PERFORMANCE.md): measure on yours. Readers that
+    /// follow fetch them from the device.
     pub uring_size: Option<u64>,
     /// Whenever so many bytes have been written that no sync covers, the device is told to begin
     /// with them, in bytes, from 512 on: no more than 256 MiB a second, and none while it still has
@@ -123,8 +124,8 @@ pub struct WalConfig {
     pub write_back_size: Option<u64>,
     /// How much a reader reads at a time, in bytes: from 64 KiB to 64 MiB. Default: 256 KiB.
     pub read_size: u64,
-    /// Whether a reader that has read some of these in a row has the next fetched by a thread of
-    /// its own, while it shows the records of one. Default: yes.
+    /// Whether a reader that has read several such pieces in a row has the next ones fetched by a
+    /// second thread, while it shows the records of one. Default: yes.
     pub prefetch: bool,
     /// Who is told what happens. Default: nobody.
     pub meter: Option<Arc<dyn Meter>>,

@@ -62,11 +62,11 @@ pub enum Error {
     Poisoned(Poison),
     /// The log has been closed.
     Closed,
-    /// This process came, by `fork`, off the one that opened the log, which goes on with it.
+    /// This process was forked from the one that opened the log and still uses it.
     Forked,
     /// The records asked for have been deleted.
     Deleted {
-        /// What was asked for.
+        /// What was asked for; 0 if that was a position.
         lsn: Lsn,
         /// The first record that is left.
         first: Lsn,
@@ -78,7 +78,7 @@ pub enum Error {
         /// The last record.
         last: Lsn,
     },
-    /// No record of the log is there.
+    /// The log has no such segment.
     NoSuchPosition {
         /// What was asked for.
         position: Position,
@@ -92,7 +92,7 @@ pub enum Error {
     Damaged {
         /// Where.
         position: Position,
-        /// The record that should be there.
+        /// The record that should be there; 0 where a truncation met it.
         lsn: Lsn,
     },
     /// A frame is longer than this reader takes.
@@ -160,6 +160,11 @@ impl fmt::Display for Error {
                 "the log was opened before this process was forked: it belongs to the process that \
                  opened it; open a log after the fork, in the process that is to write it",
             ),
+            Self::Deleted { lsn: Lsn::ZERO, first } => write!(
+                f,
+                "what was at this position has been deleted: the first record of the log is LSN \
+                 {first}"
+            ),
             Self::Deleted { lsn, first } => {
                 RequestError::Deleted { lsn: *lsn, first: *first }.fmt(f)
             }
@@ -167,11 +172,17 @@ impl fmt::Display for Error {
                 RequestError::BeyondEnd { lsn: *lsn, last: *last }.fmt(f)
             }
             Self::NoSuchPosition { position } => {
-                write!(f, "no record of the log is at {}", Place(position))
+                write!(f, "the log has no segment {}", position.segment)
             }
             Self::Truncated { last } => {
                 write!(f, "the log was truncated after LSN {last}, before where this reader was")
             }
+            Self::Damaged { position, lsn: Lsn::ZERO } => write!(
+                f,
+                "{} does not hold what was written: nothing was changed; run `seawall verify`, then \
+                 `seawall verify --repair`",
+                Place(position)
+            ),
             Self::Damaged { position, lsn } => write!(
                 f,
                 "{} does not hold LSN {lsn} as it was written: run `seawall verify`, then \
@@ -223,6 +234,13 @@ impl std::error::Error for Error {
         match self {
             Self::Io { error, .. } => Some(error),
             Self::Recovery { error, .. } => Some(error),
+            Self::Config(error) => Some(error),
+            Self::Poisoned(poison) => Some(poison),
+            Self::DiskFull(failure) | Self::NoSegment(failure) | Self::Failed(failure) => {
+                Some(failure)
+            }
+            Self::Unreadable { error, .. } => Some(error),
+            Self::Decompress { error, .. } => Some(error),
             _ => None,
         }
     }

@@ -20,9 +20,15 @@
 //! ```
 //!
 //! [`Wal`] is for tasks (tokio), [`blocking::Wal`] for threads; both are the same log. What an
-//! append promises when it returns is its [`Level`], which the [`FsyncPolicy`] sets and each append
-//! may ask for otherwise. A failed write or sync poisons the log for good: every later call says
-//! so, and reopening reads what the disk holds.
+//! append promises when it returns is its [`Level`]: the [`FsyncPolicy`] sets it, and any append may
+//! ask for another. By default that is [`Level::Os`], and a sync follows within 5 ms; set
+//! [`FsyncPolicy::Always`] where each append is to be durable when it returns.
+//!
+//! A failed write or sync poisons the log for good: every later append, sync or request returns the
+//! first cause. What was durable before can still be read, and reopening reads what the disk holds.
+//!
+//! An open log has two threads of its own, a third while segments are being deleted, and
+//! `buffers` x `batch_size` of memory (1 MiB by default).
 //!
 //! | feature    | gives                                                                      |
 //! |------------|----------------------------------------------------------------------------|
@@ -74,16 +80,19 @@ pub use crate::meter::TracingMeter;
 pub use crate::meter::{Event, Meter};
 pub use crate::reader::{Entry, Visibility};
 pub use crate::sys::fastest_crc32c;
-pub use crate::tokio::{Reader, Wal};
+pub use crate::tokio::{ReadOnly, Reader, Wal};
+pub use cap_std::fs::Dir;
 pub use seawall_core::command::Operation;
-pub use seawall_core::compress::Compression;
-pub use seawall_core::config::{FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
+pub use seawall_core::compress::{Compression, DecompressError};
+pub use seawall_core::config::{ConfigError, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 pub use seawall_core::cursor::Start;
+pub use seawall_core::error::{Failure, IoError, IoErrorKind, Poison};
 pub use seawall_core::id::{LogId, Lsn, Position, SegmentId, Time};
 pub use seawall_core::log::Appended;
 pub use seawall_core::record::{Record, RecordKind};
 pub use seawall_core::recover::{Damage, Proof, Range, RangeKind, RecoveryError, Report};
 pub use seawall_core::wire::checksum::ChecksumKind;
+pub use seawall_core::wire::frame::RecordError;
 pub use seawall_core::wire::name::{FileId, FileName};
 
 use seawall_core::compress::Compressor;

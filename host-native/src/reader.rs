@@ -42,11 +42,17 @@ pub struct Entry {
     pub value: Bytes,
     /// When it was appended, to the millisecond; kept only for records with a TTL.
     pub written_at: Option<Time>,
-    /// How long it is good for from then on.
+    /// How long it is good for from then on, rounded down to the millisecond.
     pub ttl: Option<Duration>,
 }
 
 impl Entry {
+    /// When it was appended, as the standard library has it.
+    pub fn written_at_time(&self) -> Option<SystemTime> {
+        let micros = self.written_at?.as_micros();
+        UNIX_EPOCH.checked_add(Duration::from_micros(micros))
+    }
+
     /// Whether the record had outlived its TTL at `now`. One without a TTL never has. The log
     /// itself never drops a record for it.
     pub fn is_expired_at(&self, now: SystemTime) -> bool {

@@ -1,18 +1,4 @@
 //! The log for tasks: the same names as [`crate::blocking`], each to be awaited.
-//!
-//! No call waits for the disk: syncs and long writes run on the log's own thread, long reads and
-//! those of what is not in memory on the runtime's blocking threads. Tasks of another executor than
-//! tokio's may use the log as well: what tokio's threads would do is done by a thread for each such
-//! call.
-//!
-//! Encoding a record, compressing it if asked, and writing or reading up to 64 KiB of the page
-//! cache happen in the call itself, since going to another thread takes twenty times as long as
-//! that. Should such a write have to wait all the same, as when the kernel has too much to write
-//! back, the next ones are left to the log's thread, for ten times as long as it took and 100 ms at
-//! most.
-//!
-//! A future that is dropped leaves a sound log: a record whose append had begun stays in it, one
-//! whose append had not is not in it.
 
 use crate::commit::{Admitted, Ask, Engine};
 use crate::config::WalConfig;
@@ -29,7 +15,22 @@ use seawall_core::log::Appended;
 use seawall_core::record::Record;
 use std::sync::Arc;
 
-/// A log that is open for appending. Clones are the same log. See [`blocking::Wal`].
+/// A log that is open for appending. Clones are the same log. [`blocking::Wal`] says more of each
+/// call.
+///
+/// **Waiting.** Syncs and long writes run on the log's own thread; long reads, and those of what is
+/// not in memory, on the runtime's blocking threads. Encoding a record, compressing it if asked, and
+/// writing or reading up to 64 KiB of the page cache happen in the call itself: going to another
+/// thread takes twenty times as long. Should such a write have to wait all the same, as when the
+/// kernel has too much to write back, the next ones are left to the log's thread, for ten times as
+/// long as it took and 100 ms at most. Dropping the last clone waits for the disk: close the log
+/// before.
+///
+/// **Cancelling.** A future that is dropped leaves a sound log: its record is in it whole, or not at
+/// all. Whether it is, only reading tells.
+///
+/// **Runtimes.** Tasks of another executor than tokio's may use the log as well: what tokio's
+/// blocking threads would do is done by a thread for each such call.
 #[derive(Clone, Debug)]
 pub struct Wal {
     inner: blocking::Wal,
@@ -55,6 +56,15 @@ impl Wal {
     ) -> Result<(Self, RecoveryInfo), Error> {
         let (inner, info) = off_thread(move || blocking::Wal::open_in(folder, config)).await?;
         Ok((Self { inner }, info))
+    }
+
+    /// Opens the log in `config.dir` to read. See [`blocking::Wal::open_read_only`].
+    ///
+    /// # Errors
+    /// See [`blocking::Wal::open_read_only`].
+    pub async fn open_read_only(config: WalConfig) -> Result<(ReadOnly, RecoveryInfo), Error> {
+        let opened = off_thread(move || blocking::Wal::open_read_only(config)).await;
+        opened.map(|(inner, info)| (ReadOnly { inner }, info))
     }
 
     /// The same log for threads.
@@ -178,10 +188,7 @@ impl Wal {
             Ok(()) | Err(Error::Poisoned(_) | Error::Closed) => {}
             Err(error) => return Err(error),
         }
-        let nowhere = Reading::nowhere(Source::Live(self.engine().clone()), visibility);
-        let reading = go(nowhere, from.into()).await?;
-        let prefetch = Prefetch::new(reading.source().config().prefetch);
-        Ok(Reader { reading, prefetch })
+        Reader::begin(Source::Live(self.engine().clone()), from.into(), visibility).await
     }
 
     /// A reader that begins at the first record.
@@ -249,9 +256,24 @@ impl Wal {
         }
     }
 
-    /// The settings that the log was opened with.
+    /// The settings that the log was opened with: see [`blocking::Wal::config`].
     pub fn config(&self) -> &WalConfig {
         self.inner.config()
+    }
+
+    /// The first record that is retained: see [`blocking::Wal::first_lsn`].
+    pub fn first_lsn(&self) -> Lsn {
+        self.inner.first_lsn()
+    }
+
+    /// The last record appended: see [`blocking::Wal::last_lsn`].
+    pub fn last_lsn(&self) -> Lsn {
+        self.inner.last_lsn()
+    }
+
+    /// The last record that the device has: see [`blocking::Wal::durable_lsn`].
+    pub fn durable_lsn(&self) -> Lsn {
+        self.inner.durable_lsn()
     }
 
     /// Figures about the log at this moment: see [`blocking::Wal::stats`].
@@ -264,6 +286,47 @@ impl Wal {
 impl From<blocking::Wal> for Wal {
     fn from(inner: blocking::Wal) -> Self {
         Self { inner }
+    }
+}
+
+/// A log that is open to read. See [`blocking::ReadOnly`].
+#[derive(Clone, Debug)]
+pub struct ReadOnly {
+    inner: blocking::ReadOnly,
+}
+
+impl ReadOnly {
+    /// A reader that begins at a record, by its LSN or position.
+    ///
+    /// # Errors
+    /// See [`blocking::ReadOnly::read_from`].
+    pub async fn read_from(&self, from: impl Into<Start>) -> Result<Reader, Error> {
+        Reader::begin(Source::Folder(self.inner.folder().clone()), from.into(), Visibility::Durable)
+            .await
+    }
+
+    /// A reader that begins at the first record.
+    ///
+    /// # Errors
+    /// See [`blocking::ReadOnly::iter`].
+    pub async fn iter(&self) -> Result<Reader, Error> {
+        self.read_from(Start::First).await
+    }
+
+    /// Looks what a writer has done since, and says whether there is more. Readers take note of it
+    /// with [`Reader::renew`].
+    ///
+    /// # Errors
+    /// See [`blocking::ReadOnly::refresh`].
+    pub async fn refresh(&self) -> Result<bool, Error> {
+        let inner = self.inner.clone();
+        off_thread(move || inner.refresh()).await
+    }
+
+    /// Figures about the log as it was last seen: see [`blocking::ReadOnly::stats`]. It reads the
+    /// header of a segment.
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
     }
 }
 
@@ -280,6 +343,12 @@ impl std::fmt::Debug for Reader {
 }
 
 impl Reader {
+    async fn begin(source: Source, from: Start, visibility: Visibility) -> Result<Self, Error> {
+        let prefetch = Prefetch::new(source.config().prefetch);
+        let reading = go(Reading::nowhere(source, visibility), from).await?;
+        Ok(Self { reading, prefetch })
+    }
+
     /// The next record and where it begins. `None`: there is no more for now.
     ///
     /// A future that is dropped loses no record: the next call returns what it would have.
@@ -312,7 +381,8 @@ impl Reader {
         }
     }
 
-    /// The next record, waited for if there is none yet. `None`: the log was closed.
+    /// The next record, waited for if there is none yet. `None`: the log was closed, or is only
+    /// open to read. For a limit to the wait drop the future, as `tokio::time::timeout` does.
     ///
     /// # Errors
     /// See [`blocking::Reader::wait_record`].
@@ -354,6 +424,19 @@ impl Reader {
     /// After [`Error::Damaged`]: goes on with the next good frame.
     pub fn skip_damage(&mut self) {
         self.reading.skip_damage();
+    }
+
+    /// The LSN of the record that comes next: see [`blocking::Reader::next_lsn`].
+    pub fn next_lsn(&self) -> Lsn {
+        self.reading.next_lsn()
+    }
+
+    /// Takes note of what [`ReadOnly::refresh`] has found.
+    ///
+    /// # Errors
+    /// See [`blocking::Reader::renew`].
+    pub fn renew(&mut self) -> Result<(), Error> {
+        self.reading.renew()
     }
 }
 

@@ -531,6 +531,8 @@ impl core::fmt::Display for RecordError {
     }
 }
 
+impl core::error::Error for RecordError {}
+
 /// The records of one frame. Records of a kind that may be passed over are.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {

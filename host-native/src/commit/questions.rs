@@ -22,6 +22,12 @@ impl Engine {
         self.lock().log.appended()
     }
 
+    /// The first record that is retained, and the last one appended.
+    pub(crate) fn extent(&self) -> (Lsn, Lsn) {
+        let state = self.lock();
+        (state.log.first_lsn(), state.log.appended().lsn)
+    }
+
     /// Whether records may still come.
     pub(crate) fn is_open(&self) -> bool {
         self.lock().end().is_none()

@@ -88,8 +88,8 @@ fn work(wal: &Wal, history: &History, appends: u64) -> Outcome {
     if refused { Outcome::Refused } else { Outcome::Unnoticed }
 }
 
-/// Opens a poisoned log again, as its error says, while the file system stays as it is: what it shows
-/// then, and acknowledges, is on the disk. A file system that has given up refuses.
+/// Opens a poisoned log again, as its error says, while the file system stays as it is: what it
+/// shows then, and acknowledges, is on the disk. A file system that has given up refuses.
 fn reopen_in_place(block: &BlockDevice, config: &WalConfig, history: &History) {
     block.with_disk(|disk| disk.failing.clear());
     let Ok((wal, opened)) = open(config.clone()) else { return };
