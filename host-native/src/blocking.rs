@@ -100,8 +100,8 @@ impl Wal {
     /// well.
     ///
     /// # Errors
-    /// When the record is over a limit; the disk is full or the next segment cannot be made (nothing
-    /// of the append stays then); or the log is closed, poisoned, or another process's.
+    /// When the record is over a limit; when the disk is full or the next segment cannot be made
+    /// (nothing of the append stays then); when the log is closed, poisoned, or another process's.
     pub fn append(&self, record: &Record<'_>) -> Result<Position, Error> {
         let level = self.config().fsync_policy.level();
         self.append_with(record, level).map(|appended| appended.position)
@@ -273,7 +273,7 @@ impl Wal {
         }
     }
 
-    /// The settings that the log was opened with, `max_record_size` as far as a segment lets it.
+    /// The settings that the log was opened with.
     pub fn config(&self) -> &WalConfig {
         &self.engine().config
     }
@@ -417,8 +417,8 @@ impl Reader {
         self.reading.skip_damage();
     }
 
-    /// The LSN of the record that comes next. Of a record that was asked for by its position this is
-    /// known once it has been read; until then it is the first of its segment.
+    /// The LSN of the record that comes next. Of a record that was asked for by its position this
+    /// is known once it has been read; until then it is the first of its segment.
     pub fn next_lsn(&self) -> Lsn {
         self.reading.next_lsn()
     }

@@ -258,8 +258,6 @@ impl Engine {
             tell(&**meter, &Event::NoUring(&error));
         }
         let (log, report) = recover(&executor, recovery, &config)?;
-        // What a segment holds may have lowered it.
-        config.max_record_size = log.config().record_bytes_max;
         if !executor.dir().lock_manifest(&mut writer_lock) {
             return Err(Error::Locked { dir: config.dir });
         }

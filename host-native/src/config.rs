@@ -55,8 +55,8 @@ pub struct WalConfig {
     ///
     /// Their blocks are written and their pages often in memory, so that a program that deletes as
     /// fast as it appends writes long batches up to twice as fast. Opening after a crash reads them
-    /// as well, about 2 GiB a second. They hold their space until then; a full disk, a close and the
-    /// next opening give it back. A file that a reader has open, here or in another process, is
+    /// as well, about 2 GiB a second. They hold their space until then; a full disk, a close and
+    /// the next opening give it back. A file that a reader has open, here or in another process, is
     /// removed as ever. Unix only: elsewhere all are.
     pub recycle_segments: usize,
     /// What to do about damage to what had been durable. Default: end the log before it and keep

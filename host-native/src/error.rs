@@ -179,8 +179,8 @@ impl fmt::Display for Error {
             }
             Self::Damaged { position, lsn: Lsn::ZERO } => write!(
                 f,
-                "{} does not hold what was written: nothing was changed; run `seawall verify`, then \
-                 `seawall verify --repair`",
+                "{} does not hold what was written: nothing was changed; run `seawall verify`, \
+                 then `seawall verify --repair`",
                 Place(position)
             ),
             Self::Damaged { position, lsn } => write!(

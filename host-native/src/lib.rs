@@ -20,8 +20,8 @@
 //! ```
 //!
 //! [`Wal`] is for tasks (tokio), [`blocking::Wal`] for threads; both are the same log. What an
-//! append promises when it returns is its [`Level`]: the [`FsyncPolicy`] sets it, and any append may
-//! ask for another. By default that is [`Level::Os`], and a sync follows within 5 ms; set
+//! append promises when it returns is its [`Level`]: the [`FsyncPolicy`] sets it, and any append
+//! may ask for another. By default that is [`Level::Os`], and a sync follows within 5 ms; set
 //! [`FsyncPolicy::Always`] where each append is to be durable when it returns.
 //!
 //! A failed write or sync poisons the log for good: every later append, sync or request returns the

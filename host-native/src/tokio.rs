@@ -19,15 +19,15 @@ use std::sync::Arc;
 /// call.
 ///
 /// **Waiting.** Syncs and long writes run on the log's own thread; long reads, and those of what is
-/// not in memory, on the runtime's blocking threads. Encoding a record, compressing it if asked, and
-/// writing or reading up to 64 KiB of the page cache happen in the call itself: going to another
-/// thread takes twenty times as long. Should such a write have to wait all the same, as when the
-/// kernel has too much to write back, the next ones are left to the log's thread, for ten times as
-/// long as it took and 100 ms at most. Dropping the last clone waits for the disk: close the log
-/// before.
+/// not in memory, on the runtime's blocking threads. Encoding a record, compressing it if asked,
+/// and writing or reading up to 64 KiB of the page cache happen in the call itself: going to
+/// another thread takes twenty times as long. Should such a write have to wait all the same, as
+/// when the kernel has too much to write back, the next ones are left to the log's thread, for ten
+/// times as long as it took and 100 ms at most. Dropping the last clone waits for the disk: close
+/// the log before.
 ///
-/// **Cancelling.** A future that is dropped leaves a sound log: its record is in it whole, or not at
-/// all. Whether it is, only reading tells.
+/// **Cancelling.** A future that is dropped leaves a sound log: its record is in it whole, or not
+/// at all. Whether it is, only reading tells.
 ///
 /// **Runtimes.** Tasks of another executor than tokio's may use the log as well: what tokio's
 /// blocking threads would do is done by a thread for each such call.
