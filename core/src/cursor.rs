@@ -149,12 +149,10 @@ pub enum Footer {
 
 /// A footer's first read, in bytes; most are shorter.
 pub const FOOTER_READ_BYTES: u64 = 16 << 10;
-/// No footer is longer.
-const FOOTER_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads the footer of a segment from the bytes of its file at `end.frames_end`.
 pub fn footer(info: &SegmentInfo, end: &SegmentEnd, bytes: &[u8], crc: Crc32cFn) -> Footer {
-    footer_within(info, end, bytes, FOOTER_BYTES_MAX, crc)
+    footer_within(info, end, bytes, seal::bytes_max_at(end.frames_end), crc)
 }
 
 /// The same of one that is no longer than `bytes_max`.

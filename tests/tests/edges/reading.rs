@@ -136,6 +136,22 @@ fn a_frame_over_the_readers_limit_is_named() {
     }
 }
 
+/// Also of a segment that is as long as one may be.
+#[test]
+fn a_footer_is_as_long_as_its_segment_allows() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    // The head of a seal of 130 million bytes.
+    let head = [3, 0, 0, 0, 0, 1, 0, 0, 0, 0x80, 0xc9, 0xfe, 0x3d];
+    let of = |frames_end| {
+        let end = SegmentEnd { frames_end, ..end };
+        footer(&info, &end, &head, seawall_tests::crc())
+    };
+    assert!(matches!(of(1 << 40), Footer::Longer(bytes) if bytes > 130_000_000));
+    assert_eq!(of(1 << 30), Footer::Unusable);
+}
+
 #[test]
 fn a_seek_without_an_index_goes_to_any_offset() {
     let mut disk = Disk::with_sectors(512);
