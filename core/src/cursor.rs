@@ -379,7 +379,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     pub fn skip_damage(&mut self, limit: u64) {
         self.frame = None;
         self.skip_limit = limit;
-        self.skipping = Some(Box::new(SegmentScan::new(ScanStart {
+        let scan = SegmentScan::new(ScanStart {
             segment: self.segment.segment,
             salt: self.segment.salt,
             checksum: self.segment.checksum,
@@ -390,7 +390,13 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             lsn: self.lsn,
             limit,
             last_lsn: None,
-        })));
+        });
+        if scan.wants().is_some() {
+            self.skipping = Some(Box::new(scan));
+        } else {
+            // What was refused is the last byte.
+            self.end_skip(scan, None);
+        }
     }
 
     fn end_skip(&mut self, scan: SegmentScan, next: Option<(u64, Lsn)>) {

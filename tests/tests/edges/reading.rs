@@ -136,6 +136,59 @@ fn a_frame_over_the_readers_limit_is_named() {
     }
 }
 
+/// What a cursor tells.
+#[derive(PartialEq, Eq, Debug)]
+enum Told {
+    Record(u64),
+    Damaged { offset: u64, lsn: u64 },
+    Skipped(Hole),
+    TooLong(u64),
+    End,
+}
+
+/// Steps until something is told; in which pieces it read on the way.
+fn told(cursor: &mut Cursor<Vec<u8>>, file: &[u8], limit: u64) -> (Told, Vec<u64>) {
+    let mut reads = Vec::new();
+    loop {
+        let told = match cursor.step(limit) {
+            Step::Read { offset, bytes } => {
+                assert!(reads.len() < 1_000, "it does not end");
+                reads.push(bytes);
+                fill(cursor, file, offset, bytes);
+                continue;
+            }
+            Step::Record(record, _) => Told::Record(record.lsn.get()),
+            Step::Damaged { position, lsn } => {
+                Told::Damaged { offset: position.offset, lsn: lsn.get() }
+            }
+            Step::Skipped(hole) => Told::Skipped(hole),
+            Step::TooLong { bytes, .. } => Told::TooLong(bytes),
+            Step::End => Told::End,
+            step @ Step::BadRecord { .. } => panic!("{step:?}"),
+        };
+        return (told, reads);
+    }
+}
+
+#[test]
+fn damage_to_the_last_byte_is_passed_over() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 1 << 20, 1 << 20);
+    cursor.seek(Target::Start, Some((end.frames_end, end.last_lsn)));
+    // The next segment's link says that this one ends one byte further on.
+    let limit = end.frames_end + 1;
+    let lsn = end.last_lsn.get();
+    let damage = Told::Damaged { offset: end.frames_end, lsn };
+    assert_eq!(told(&mut cursor, file, limit).0, damage);
+    cursor.skip_damage(limit);
+    let Told::Skipped(hole) = told(&mut cursor, file, limit).0 else { panic!("a hole") };
+    assert_eq!((hole.start, hole.end, hole.resumes), (end.frames_end, limit, None));
+    assert_eq!(told(&mut cursor, file, limit).0, Told::End);
+}
+
 /// Also of a segment that is as long as one may be.
 #[test]
 fn a_footer_is_as_long_as_its_segment_allows() {
