@@ -170,6 +170,42 @@ fn told(cursor: &mut Cursor<Vec<u8>>, file: &[u8], limit: u64) -> (Told, Vec<u64
     }
 }
 
+/// One flipped bit makes a short frame seem a long one: that is damage, whatever the limit.
+#[test]
+fn a_damaged_length_over_the_readers_limit_is_damage() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 8 << 20, record_bytes_max: 2 << 20, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    for value_bytes in [300, 1 << 20, 800_000, 300] {
+        append(&mut disk, &mut log, &vec![7; value_bytes]).unwrap();
+    }
+    let (info, limit) = (log.segments().next().unwrap(), log.durable().end.offset);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap().to_vec();
+    let cursor = || Cursor::new(info, seawall_tests::crc(), 4 << 10, 1 << 20);
+    // A good one is summed piece by piece, once.
+    let mut whole = cursor();
+    assert_eq!(told(&mut whole, &file, limit).0, Told::Record(1));
+    let (long, reads) = told(&mut whole, &file, limit);
+    assert_eq!(long, Told::TooLong((1 << 20) + 15));
+    assert!(reads.len() > 250 && reads.iter().all(|read| *read <= 4 << 10), "{reads:?}");
+    assert_eq!(told(&mut whole, &file, limit), (long, Vec::new()));
+    // One that has been cut off is none.
+    assert!(matches!(told(&mut whole, &file, 900_000).0, Told::Damaged { lsn: 2, .. }));
+    // The length of the first record's value, with the key's first byte as a part of it.
+    let mut damaged = file;
+    assert_eq!(damaged[137..140], [0xac, 0x02, b'k']);
+    damaged[138] ^= 0x80;
+    for (file, is_whole) in [(&damaged[..], true), (&damaged[..900_000], false)] {
+        let mut cursor = cursor();
+        let (damage, reads) = told(&mut cursor, file, limit);
+        assert_eq!(damage, Told::Damaged { offset: 128, lsn: 1 });
+        assert!(reads.iter().all(|read| *read <= 4 << 10), "{reads:?}");
+        cursor.skip_damage(limit);
+        let Told::Skipped(hole) = told(&mut cursor, file, limit).0 else { panic!("a hole") };
+        assert_eq!(hole.resumes, is_whole.then_some(Lsn::new(2)));
+    }
+}
+
 #[test]
 fn damage_to_the_last_byte_is_passed_over() {
     let mut disk = Disk::with_sectors(512);
