@@ -31,7 +31,7 @@ pub(super) struct Files {
     pub(super) segments: Vec<SegmentFile>,
     pub(super) unfinished: Vec<(FileName, u64)>,
     pub(super) strays: Vec<String>,
-    /// Above every generation that stands in quarantine.
+    /// None that stands in quarantine, and above them.
     pub(super) generation: u64,
 }
 
@@ -93,14 +93,15 @@ impl Arranged {
 impl Files {
     /// Tells the log's files from strays. Who reads everything is told nothing.
     pub(super) fn sort(names: &[Listed], scan: RecoveryScan) -> Result<Self, RecoveryError> {
-        let mut files = Self { generation: 1, ..Self::default() };
+        let mut files = Self::default();
+        let mut generations = Vec::new();
         for listed in names {
             let in_quarantine = listed.folder == Folder::Quarantine;
             match (FileName::parse(&listed.name, in_quarantine), listed.bytes) {
-                (Some(FileName { file: FileId::Quarantined(quarantined), .. }), _) => {
-                    files.generation = files.generation.max(quarantined.generation + 1);
-                }
                 (Some(name), Some(bytes)) if name.is_new => files.unfinished.push((name, bytes)),
+                (Some(FileName { file: FileId::Quarantined(quarantined), .. }), _) => {
+                    generations.push(quarantined.generation);
+                }
                 (Some(FileName { file: FileId::Manifest, .. }), Some(_)) => {
                     files.has_manifest = true;
                 }
@@ -126,6 +127,7 @@ impl Files {
         files.segments.sort_by_key(|file| file.segment);
         files.unfinished.sort();
         files.strays.sort();
+        files.generation = free_generation(generations);
         Ok(files)
     }
 
@@ -224,6 +226,15 @@ impl Files {
         let first_lsn = manifest.first_lsn;
         Ok(Arrangement { live: arranged, first_lsn, stale, missing })
     }
+}
+
+/// A generation that none has, so that no name in quarantine comes twice: above all, if that can
+/// be, whatever numbers somebody has put there.
+fn free_generation(mut taken: Vec<u64>) -> u64 {
+    taken.sort_unstable();
+    let above = taken.last().map_or(Some(1), |last| last.checked_add(1));
+    let is_free = |number: &u64| taken.binary_search(number).is_err();
+    above.or_else(|| (1..u64::MAX).find(is_free)).unwrap_or(u64::MAX)
 }
 
 /// Where a segment ends, if the link of the one after it names it.

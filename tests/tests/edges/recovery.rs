@@ -12,7 +12,7 @@ use seawall_core::recover::{
 use seawall_core::wire::frame::HEAD_BYTES_MAX;
 use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
-use seawall_core::wire::name::FileId;
+use seawall_core::wire::name::{FileId, FileName, Quarantined};
 use seawall_tests::disk::{Disk, Fault, Memory};
 use seawall_tests::opening::{Go, recover, start};
 use seawall_tests::records::record_bytes;
@@ -737,4 +737,43 @@ fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
     disk.crash_by(512, |_| 0);
     let report = recovered(&mut disk, &salvage).1;
     assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+}
+
+#[test]
+fn copies_that_were_not_finished_go_and_a_number_is_found_for_the_next() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, _) = sealed(&log);
+    drop(log);
+    let quarantined = |generation, offset| {
+        FileId::Quarantined(Quarantined { generation, segment: info.segment, offset })
+    };
+    let old = quarantined(u64::MAX, Some(128)).name();
+    disk.place(old, b"of long ago".to_vec());
+    disk.damage(name(info.segment.get()), |bytes| bytes[700] ^= 1);
+    let config = Config { scan: RecoveryScan::Full, ..config() };
+    let is_new = |name: &FileName| name.is_new;
+    for _ in 0..3 {
+        let opened = recover(&mut disk, start(&config, 7, 7), |_, command| {
+            let copies = command.operation() == Operation::Write
+                && matches!(command.file(), Some(FileId::Quarantined(_)));
+            Go::On(copies.then_some(Fault::NoSpace))
+        });
+        assert!(matches!(opened, Some(Err(RecoveryError::Io(_)))));
+        assert_eq!(disk.names().filter(is_new).count(), 1, "one is left at most");
+    }
+    let mut removed = false;
+    let opened = recover(&mut disk, start(&config, 7, 7), |_, command| {
+        removed |= command.operation() == Operation::Remove;
+        let is_first =
+            matches!(command, Command::SyncDir(sync) if sync.folder == Folder::Quarantine);
+        assert!(removed || !is_first, "the room is back before it is needed");
+        Go::On(None)
+    });
+    let report = opened.unwrap().unwrap().1;
+    assert_eq!(disk.names().filter(is_new).count(), 0);
+    let range = report.ranges.iter().find(|range| range.kind == RangeKind::Corrupt).unwrap();
+    let FileId::Quarantined(to) = range.moved_to.unwrap().file else { panic!("{range:?}") };
+    assert_eq!(to.generation, 1, "there is none above");
+    assert_eq!(disk.content(old).unwrap(), b"of long ago");
 }

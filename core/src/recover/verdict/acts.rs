@@ -23,8 +23,11 @@ impl Judge<'_> {
         kept: &Kept,
         ranges: &mut [Range],
     ) -> (Vec<Act>, Manifest) {
-        let unfinished = self.files.unfinished.iter().map(|(name, _)| Act::Remove(*name));
-        let mut acts: Vec<Act> = unfinished.collect();
+        let unfinished = self.files.unfinished.iter().map(|(name, _)| *name);
+        let mut acts: Vec<Act> = unfinished.clone().map(Act::Remove).collect();
+        if unfinished.into_iter().any(|name| matches!(name.file, FileId::Quarantined(_))) {
+            acts.push(Act::SyncDir(Folder::Quarantine));
+        }
         if is_new || self.is_rebuilt {
             acts.extend(create_manifest(&manifest));
             if is_new {
