@@ -188,7 +188,8 @@ impl Files {
         };
         let (mut stale, mut live): (Vec<&SegmentFile>, Vec<&SegmentFile>) =
             self.segments.iter().partition(is_stale);
-        for file in &live {
+        // Also of those that are about to go: what this log has left there is its own.
+        for file in &self.segments {
             check_header(file, manifest)?;
         }
         let salvages = policy == RecoveryPolicy::Salvage;

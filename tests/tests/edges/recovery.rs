@@ -1,6 +1,8 @@
 //! Recoveries: what they read, what they tell, what they cut, and what they cannot do.
 
-use super::{append, config, filled, name, open, open_with, recovered, run, sealed, tried};
+use super::{
+    append, config, deleted, filled, manifest, name, open, open_with, recovered, run, sealed, tried,
+};
 use seawall_core::command::{Command, Folder, Lane, Listed, Operation};
 use seawall_core::config::{Config, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::id::{LogId, Lsn, Position, SegmentId};
@@ -737,6 +739,50 @@ fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
     disk.crash_by(512, |_| 0);
     let report = recovered(&mut disk, &salvage).1;
     assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+}
+
+/// Copies the first segment of another log there under this number, damaged or not.
+fn put_foreign(disk: &mut Disk, number: u64, damage: impl FnOnce(&mut [u8])) {
+    let mut other = Disk::with_sectors(512);
+    let begin = RecoveryStart { new_log_id: LogId([9; 16]), ..start(&config(), 7, 7) };
+    let mut log = recover(&mut other, begin, |_, _| Go::On(None)).unwrap().unwrap().0;
+    run(&mut other, &mut log);
+    append(&mut other, &mut log, b"theirs").unwrap();
+    let mut theirs = other.content(name(1)).unwrap().to_vec();
+    damage(&mut theirs);
+    disk.place(name(number), theirs);
+}
+
+#[test]
+fn what_is_not_this_logs_is_named_where_a_leftover_would_stand() {
+    // Below the first segment, and where a truncation has passed numbers over.
+    let mut below = Disk::with_sectors(512);
+    drop(deleted(&mut below, &config(), 3));
+    let mut between = Disk::with_sectors(512);
+    let mut log = filled(&mut between, 40);
+    log.truncate_after(Lsn::new(20)).unwrap();
+    run(&mut between, &mut log);
+    drop(log);
+    let cap = manifest(&between).cap.unwrap();
+    assert!(cap.segment.next() < cap.resume);
+    for (disk, number) in [(below, 1), (between, cap.segment.next().get())] {
+        for policy in [RecoveryPolicy::PrefixValid, RecoveryPolicy::Strict, RecoveryPolicy::Salvage]
+        {
+            let config = Config { recovery: policy, ..config() };
+            let mut foreign = disk.clone();
+            put_foreign(&mut foreign, number, |_| ());
+            match tried(&mut foreign, &config) {
+                Err(RecoveryError::Foreign { file, .. }) => assert_eq!(file, name(number)),
+                result => panic!("{:?}", result.map(|(_, report)| report)),
+            }
+            assert!(foreign.content(name(number)).is_some());
+            // What is damaged is none's any more, and the number is this log's.
+            let mut damaged = disk.clone();
+            put_foreign(&mut damaged, number, |bytes| bytes[24] ^= 1);
+            let (_, report) = recovered(&mut damaged, &config);
+            assert!(!report.is_damaged() && damaged.content(name(number)).is_none());
+        }
+    }
 }
 
 #[test]
