@@ -16,7 +16,7 @@ use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::name::{FileId, FileName, Quarantined};
 use seawall_tests::disk::{Disk, Fault, Memory};
-use seawall_tests::opening::{Go, recover, start};
+use seawall_tests::opening::{Go, read_all, recover, start};
 use seawall_tests::records::record_bytes;
 use std::collections::BTreeSet;
 
@@ -735,10 +735,87 @@ fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
     disk.corrupt(FileId::Segment(SegmentId::FIRST).name(), |bytes| bytes[100] ^= 1);
     let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config() };
     let report = recovered(&mut disk, &salvage).1;
-    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+    assert_eq!((report.records, report.last_lsn), (2, Lsn::new(2)));
     disk.crash_by(512, |_| 0);
     let report = recovered(&mut disk, &salvage).1;
-    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+    assert_eq!((report.records, report.last_lsn), (2, Lsn::new(2)));
+}
+
+/// The LSNs of all records that a reader finds, holes passed over.
+fn shown(disk: &Disk, log: &Log<Memory>) -> Vec<u64> {
+    let mut lsns = Vec::new();
+    let each = |lsn, _: &[u8], _: &[u8]| {
+        lsns.push(lsn);
+        Ok(())
+    };
+    read_all(disk, log, seawall_tests::crc(), each).unwrap();
+    lsns
+}
+
+/// A log of two segments with so many records in each; the manifest was last written before there
+/// were any in the second. And where the frames of the first end.
+fn of_two_segments(disk: &mut Disk, records: [u64; 2]) -> u64 {
+    let mut log = open(disk);
+    for (index, count) in records.into_iter().enumerate() {
+        for _ in 0..count {
+            append(disk, &mut log, &[7; 300]).unwrap();
+        }
+        if index == 0 {
+            log.rotate().unwrap();
+            run(disk, &mut log);
+        }
+    }
+    assert_eq!(manifest(disk).durable.lsn, Lsn::new(records[0]));
+    sealed(&log).1.frames_end
+}
+
+fn salvage() -> Config {
+    Config { recovery: RecoveryPolicy::Salvage, ..config() }
+}
+
+#[test]
+fn a_salvaged_log_appends_where_a_reader_finds_it() {
+    for scan in [RecoveryScan::Tail, RecoveryScan::Full] {
+        let config = Config { scan, ..salvage() };
+        for is_footer_damaged in [false, true] {
+            let mut disk = Disk::with_sectors(512);
+            let frames_end = usize::try_from(of_two_segments(&mut disk, [10, 14])).unwrap();
+            disk.damage(name(2), |bytes| bytes[80] ^= 1);
+            if is_footer_damaged {
+                disk.damage(name(1), |bytes| bytes[frames_end + 5] ^= 1);
+            }
+            for last in [24, 26, 28] {
+                let (mut log, report) = recovered(&mut disk, &config);
+                assert!(report.damage.is_some());
+                assert_eq!(report.last_lsn, Lsn::new(last));
+                assert_eq!(shown(&disk, &log), (1..=last).collect::<Vec<_>>());
+                run(&mut disk, &mut log);
+                for next in [last + 1, last + 2] {
+                    assert_eq!(append(&mut disk, &mut log, b"x"), Ok(Lsn::new(next)));
+                }
+                assert_eq!(shown(&disk, &log), (1..=last + 2).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_salvage_keeps_is_told_as_kept() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 55);
+    assert_eq!(log.segments().count(), 4);
+    let frame_bytes = (sealed(&log).1.frames_end - 128) / 15;
+    drop(log);
+    let full = Config { scan: RecoveryScan::Full, ..salvage() };
+    disk.damage(name(2), |bytes| bytes[700] ^= 1);
+    disk.damage(name(3), |bytes| bytes[80] ^= 1);
+    let (log, report) = recovered(&mut disk, &full);
+    let kinds: Vec<_> = report.ranges.iter().map(|range| (range.kind, range.file)).collect();
+    let told = [(RangeKind::Corrupt, name(2)), (RangeKind::Corrupt, name(3))];
+    assert_eq!(kinds[..2], told);
+    assert!(kinds[2..].iter().all(|(kind, _)| *kind == RangeKind::Zeros), "{kinds:?}");
+    assert_eq!(report.bytes_cut(), frame_bytes + 56);
+    assert_eq!(shown(&disk, &log).len(), 54);
 }
 
 /// Copies the first segment of another log there under this number, damaged or not.

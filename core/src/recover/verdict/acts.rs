@@ -81,7 +81,7 @@ impl Judge<'_> {
         let recent = kept.sealed.iter().rev().take(1).map(|info| info.segment);
         let active = kept.active.as_ref().map(|active| active.identity.segment);
         let spare = kept.spare.map(|identity| identity.segment);
-        // A salvaged log also goes on behind the numbers of records that it does not show.
+        // A salvaged log also shows segments without a link, and those before them may be as new.
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
         let counted = live.filter(|(_, walked)| !cuts && walked.report.is_some());
         let counted = counted.map(|(arranged, _)| arranged.segment);
