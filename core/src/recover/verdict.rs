@@ -16,7 +16,8 @@
 //! | none   | yes     | any     | whole frames are missing from its end: as the three above    |
 //!
 //! Salvage also keeps the frames of a segment whose link is lost, and appends go on in a new
-//! segment then.
+//! segment then. What it cuts is only what stands behind the last good frame, and a copy of that
+//! goes to quarantine.
 
 mod acts;
 
@@ -458,8 +459,8 @@ impl Judge<'_> {
             // segment, nobody would read here what comes after it.
             let goes_on =
                 arranged.cap.is_none() && !ends_sealed && next_lsn == kept.last_lsn.next();
-            let is_cut =
-                self.broken.is_some_and(|broken| broken.index == index && cuts && !broken.is_empty);
+            let is_cut = !cuts
+                || self.broken.is_some_and(|broken| broken.index == index && !broken.is_empty);
             if let (true, Some(identity), LinkState::Written(link)) =
                 (goes_on, arranged.identity, arranged.link)
             {

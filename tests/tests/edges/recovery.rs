@@ -616,6 +616,18 @@ fn damage_to_a_long_value_is_no_torn_tail() {
     assert_eq!(seen, (Lsn::new(5), Lsn::new(3), Lsn::new(4)));
 }
 
+/// Makes a file so long with bytes in which everywhere a record seems to begin that ends where the
+/// file does.
+fn fill_with_heads(bytes: &mut Vec<u8>, limit: usize) {
+    while bytes.len() + 12 < limit {
+        let value_bytes = (limit - bytes.len() - 12) as u64;
+        let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
+        bytes.extend([1, 9, 9, 9, 9, 2, 0, 0, 0]);
+        bytes.extend(groups.map(|group| group.to_le_bytes()[0]));
+    }
+    bytes.resize(limit, 0);
+}
+
 #[test]
 fn what_a_bounded_search_gave_up_is_kept() {
     let mut disk = Disk::with_sectors(512);
@@ -624,18 +636,11 @@ fn what_a_bounded_search_gave_up_is_kept() {
     append(&mut disk, &mut log, b"kept").unwrap();
     let end = log.durable().end;
     drop(log);
-    // Behind the last frame: everywhere a record seems to begin that ends where the file does.
     let name = FileId::Segment(end.segment).name();
     let from = usize::try_from(end.offset).unwrap();
     disk.damage(name, |bytes| {
-        bytes.resize(800 << 10, 0);
-        let limit = bytes.len();
-        for at in (from..limit - 12).step_by(12) {
-            let value_bytes = (limit - at - 12) as u64;
-            let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
-            bytes[at..at + 9].copy_from_slice(&[1, 9, 9, 9, 9, 2, 0, 0, 0]);
-            bytes[at + 9..at + 12].copy_from_slice(&groups.map(|group| group.to_le_bytes()[0]));
-        }
+        bytes.truncate(from);
+        fill_with_heads(bytes, 800 << 10);
     });
     let wanted = disk.content(name).unwrap()[from..].to_vec();
     let report = recovered(&mut disk, &config).1;
@@ -899,4 +904,61 @@ fn copies_that_were_not_finished_go_and_a_number_is_found_for_the_next() {
     let FileId::Quarantined(to) = range.moved_to.unwrap().file else { panic!("{range:?}") };
     assert_eq!(to.generation, 1, "there is none above");
     assert_eq!(disk.content(old).unwrap(), b"of long ago");
+}
+
+#[test]
+fn what_salvage_cuts_off_the_end_is_kept() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 5);
+    let last = usize::try_from(log.durable().end.offset).unwrap();
+    append(&mut disk, &mut log, &[7; 300]).unwrap();
+    log.close().unwrap();
+    run(&mut disk, &mut log);
+    drop(log);
+    // The last record and the mark behind it.
+    disk.damage(name(1), |bytes| {
+        let end = bytes.len();
+        bytes[last + 20] ^= 1;
+        bytes[end - 1] ^= 1;
+    });
+    let cut = disk.content(name(1)).unwrap()[last..].to_vec();
+    assert!(cut.len() > 310);
+    let (mut log, report) = recovered(&mut disk, &salvage());
+    assert_eq!((report.last_lsn, report.bytes_cut()), (Lsn::new(5), cut.len() as u64));
+    let range = report.ranges.iter().find(|range| range.kind == RangeKind::Corrupt).unwrap();
+    assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), cut);
+    // The log knows how long the file is now, and reserves the space that it goes on in.
+    let mut reserved = Vec::new();
+    let entry = [7; 300];
+    log.append(&Entry::from(&Record::put(b"key", &entry)), Level::Disk).unwrap();
+    super::run_failing(&mut disk, &mut log, |command| {
+        if let Command::Allocate(allocate) = command {
+            reserved.push((allocate.name, allocate.from));
+        }
+        None
+    });
+    assert_eq!(reserved[0], (name(1), report.end.offset));
+    assert_eq!(shown(&disk, &log), (1..=6).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_bounded_search_gave_up_is_kept_of_later_segments_too() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 1 << 20, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"kept").unwrap();
+    drop(log);
+    // The next segment, whose link was torn.
+    disk.damage(name(2), |bytes| {
+        bytes.truncate(128);
+        bytes[72..128].fill(9);
+        fill_with_heads(bytes, 800 << 10);
+    });
+    let wanted = disk.content(name(2)).unwrap()[72..].to_vec();
+    let report = recovered(&mut disk, &config).1;
+    assert_eq!((report.last_lsn, report.damage), (Lsn::new(1), None));
+    let torn = report.ranges.iter().filter(|range| range.kind == RangeKind::Torn);
+    let moved: Vec<_> = torn.map(|range| (range.start, range.moved_to.unwrap())).collect();
+    assert_eq!(moved.iter().map(|(start, _)| *start).collect::<Vec<_>>(), [72, 128]);
+    assert_eq!(disk.content(moved[0].1).unwrap(), wanted);
 }
