@@ -5,6 +5,7 @@
 //! | older than the manifest's first                     | stale: a deletion was under way      |
 //! | between the manifest's cap and the ids after it     | stale: a truncation was under way    |
 //! | passed over by the link of the next                 | stale: an earlier truncation left it |
+//! | as that, with its own link or header damaged        | doubtful: it may have been the log's |
 //! | `.new`                                              | stale: it was never finished         |
 //! | of another log, misnamed, missing, of a newer format| an error that names it               |
 //! | the last, its link unwritten                        | the spare                            |
@@ -56,6 +57,10 @@ impl SegmentFile {
     fn identity(&self) -> Option<Identity> {
         self.header.and_then(Result::ok)
     }
+
+    fn is_damaged(&self) -> bool {
+        self.identity().is_none() || self.link == LinkState::Broken
+    }
 }
 
 /// The live segments, in order.
@@ -64,6 +69,8 @@ pub(super) struct Arrangement {
     pub(super) live: Vec<Arranged>,
     pub(super) first_lsn: Lsn,
     pub(super) stale: Vec<SegmentFile>,
+    /// What a truncation may have left, or a salvage that could not read it.
+    pub(super) doubtful: Vec<SegmentFile>,
     /// Salvage only: segments that should be there.
     pub(super) missing: Vec<SegmentId>,
 }
@@ -195,7 +202,10 @@ impl Files {
         let salvages = policy == RecoveryPolicy::Salvage;
         let passed_over = passed_over(&live);
         live.retain(|file| !passed_over.contains(&file.segment));
-        stale.extend(self.segments.iter().filter(|file| passed_over.contains(&file.segment)));
+        let is_passed_over = |file: &&SegmentFile| passed_over.contains(&file.segment);
+        let (doubtful, left): (Vec<&SegmentFile>, Vec<&SegmentFile>) =
+            self.segments.iter().filter(is_passed_over).partition(|file| file.is_damaged());
+        stale.extend(left);
         let missing = find_missing(&live, manifest);
         if let (Some(segment), false) = (missing.first(), salvages) {
             return Err(RecoveryError::Missing(FileId::Segment(*segment).name()));
@@ -224,8 +234,9 @@ impl Files {
         }
         end_before_lost_links(&mut arranged, manifest);
         let stale = stale.into_iter().copied().collect();
+        let doubtful = doubtful.into_iter().copied().collect();
         let first_lsn = manifest.first_lsn;
-        Ok(Arrangement { live: arranged, first_lsn, stale, missing })
+        Ok(Arrangement { live: arranged, first_lsn, stale, doubtful, missing })
     }
 }
 

@@ -226,6 +226,7 @@ impl Judge<'_> {
         let damage = self.damage();
         let cuts = damage.is_none() || self.policy != RecoveryPolicy::Salvage;
         let mut ranges = self.stale_ranges();
+        ranges.extend(self.doubtful_ranges());
         self.broken_ranges(damage.is_some(), cuts, &mut ranges);
         let (kept, end) = self.kept(cuts);
         let manifest = self.new_manifest(&kept, end, damage.is_some());
@@ -238,6 +239,7 @@ impl Judge<'_> {
         let (acts, manifest) = self.acts(is_new, damage.is_some(), manifest, &kept, &mut ranges);
         let was_clean = damage.is_none()
             && self.broken.is_none_or(|broken| broken.is_empty)
+            && self.walk.arrangement.doubtful.is_empty()
             && self.walk.manifest.is_clean
             && self.walk.manifest.durable.end == end;
         let first_lsn = kept.sealed.first().map(|info| info.first_lsn);
@@ -349,6 +351,17 @@ impl Judge<'_> {
                 moved_to: None,
             })
             .collect()
+    }
+
+    /// Segments of which nobody can say whether they are the log's.
+    fn doubtful_ranges(&self) -> impl Iterator<Item = Range> {
+        self.walk.arrangement.doubtful.iter().map(|file| Range {
+            kind: RangeKind::Corrupt,
+            file: file.name(),
+            start: 0,
+            end: file.bytes,
+            moved_to: None,
+        })
     }
 
     /// What is not kept from the break on. Where nothing is cut, good frames are.

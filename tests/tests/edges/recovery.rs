@@ -823,6 +823,31 @@ fn what_salvage_keeps_is_told_as_kept() {
     assert_eq!(shown(&disk, &log).len(), 54);
 }
 
+#[test]
+fn a_damaged_segment_that_the_log_has_passed_over_goes_to_quarantine() {
+    let mut disk = Disk::with_sectors(512);
+    of_two_segments(&mut disk, [10, 14]);
+    // What the segment was, and so its salt, is lost: no frame of it can be told.
+    disk.damage(name(2), |bytes| bytes[24] ^= 1);
+    let damaged = disk.content(name(2)).unwrap().to_vec();
+    let mut log = open_with(&mut disk, &salvage());
+    assert_eq!(append(&mut disk, &mut log, b"x"), Ok(Lsn::new(11)));
+    drop(log);
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
+    assert!(matches!(tried(&mut disk, &strict), Err(RecoveryError::Damaged(_))));
+    for config in [salvage(), config()] {
+        let mut disk = disk.clone();
+        let (log, report) = recovered(&mut disk, &config);
+        assert_eq!(shown(&disk, &log), (1..=11).collect::<Vec<_>>());
+        let range = report.ranges.iter().find(|range| range.file == name(2)).unwrap();
+        assert_eq!((range.kind, range.end), (RangeKind::Corrupt, damaged.len() as u64));
+        assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), damaged);
+        assert!(disk.content(name(2)).is_none());
+        let (_, report) = recovered(&mut disk, &strict);
+        assert_eq!((report.is_damaged(), report.last_lsn), (false, Lsn::new(11)));
+    }
+}
+
 /// Copies the first segment of another log there under this number, damaged or not.
 fn put_foreign(disk: &mut Disk, number: u64, damage: impl FnOnce(&mut [u8])) {
     let mut other = Disk::with_sectors(512);

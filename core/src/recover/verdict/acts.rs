@@ -41,6 +41,9 @@ impl Judge<'_> {
         let stale = self.walk.arrangement.stale.iter().map(|file| Act::Remove(file.name()));
         acts.extend(stale);
         acts.push(Act::SyncDir(Folder::Log));
+        for file in &self.walk.arrangement.doubtful {
+            self.move_whole(file.segment, &mut acts, ranges);
+        }
         let cuts = self.policy != RecoveryPolicy::Salvage || !is_damage;
         if cuts && manifest.last_segment < self.walk.manifest.last_segment {
             // Segments are about to go: from now on they are not missed.
