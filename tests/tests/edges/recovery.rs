@@ -12,7 +12,7 @@ use seawall_core::recover::{
     Mode, Proof, RangeKind, Recovery, RecoveryError, RecoveryStart, Report,
 };
 use seawall_core::wire::frame::HEAD_BYTES_MAX;
-use seawall_core::wire::header::FRAMES_OFFSET;
+use seawall_core::wire::header::{FRAMES_OFFSET, HeaderError};
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
 use seawall_core::wire::name::{FileId, FileName, Quarantined};
 use seawall_tests::disk::{Disk, Fault, Memory};
@@ -883,6 +883,19 @@ fn what_is_not_this_logs_is_named_where_a_leftover_would_stand() {
                 result => panic!("{:?}", result.map(|(_, report)| report)),
             }
             assert!(foreign.content(name(number)).is_some());
+            let mut newer = disk.clone();
+            put_foreign(&mut newer, number, |bytes| {
+                bytes[8] = 9;
+                let sum = seawall_tests::crc()(0, &bytes[..68]);
+                bytes[68..72].copy_from_slice(&sum.to_le_bytes());
+            });
+            match tried(&mut newer, &config) {
+                Err(RecoveryError::Unreadable(file, HeaderError::NewerFormat(9))) => {
+                    assert_eq!(file, name(number));
+                }
+                result => panic!("{:?}", result.map(|(_, report)| report)),
+            }
+            assert!(newer.content(name(number)).is_some());
             // What is damaged is none's any more, and the number is this log's.
             let mut damaged = disk.clone();
             put_foreign(&mut damaged, number, |bytes| bytes[24] ^= 1);
