@@ -48,7 +48,8 @@ pub enum RecoveryPolicy {
     PrefixValid,
     /// Refuse to open, and change nothing.
     Strict,
-    /// Keep every good frame on both sides of the damage, and report the hole.
+    /// Keep every good frame on both sides of the damage, and report the hole. What is cut off the
+    /// end, where no good frame follows, is copied to quarantine first.
     Salvage,
 }
 

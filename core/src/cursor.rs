@@ -6,7 +6,8 @@
 //! ```
 //!
 //! A record is shown only after the checksum of its whole frame has held. A frame that is longer
-//! than a chunk asks for a chunk of its own length, which is bounded by the reader's limit.
+//! than a chunk asks for a chunk of its own length, which is bounded by the reader's limit. What
+//! seems longer than that is summed in chunks: only if its checksum holds is it a frame at all.
 //!
 //! A cursor stays in one segment. At its end the host says which segment follows.
 
@@ -44,7 +45,7 @@ pub enum Step<'a, C> {
     },
     /// Bytes without a good frame were passed over, as asked.
     Skipped(Hole),
-    /// A frame is longer than the reader's limit; the cursor stays before it.
+    /// A good frame is longer than the reader's limit; the cursor stays before it.
     TooLong {
         /// Where.
         position: Position,
@@ -149,12 +150,10 @@ pub enum Footer {
 
 /// A footer's first read, in bytes; most are shorter.
 pub const FOOTER_READ_BYTES: u64 = 16 << 10;
-/// No footer is longer.
-const FOOTER_BYTES_MAX: u64 = 64 << 20;
 
 /// Reads the footer of a segment from the bytes of its file at `end.frames_end`.
 pub fn footer(info: &SegmentInfo, end: &SegmentEnd, bytes: &[u8], crc: Crc32cFn) -> Footer {
-    footer_within(info, end, bytes, FOOTER_BYTES_MAX, crc)
+    footer_within(info, end, bytes, seal::bytes_max_at(end.frames_end), crc)
 }
 
 /// The same of one that is no longer than `bytes_max`.
@@ -219,6 +218,23 @@ pub struct Cursor<C> {
     /// Where a search for the next good frame ends.
     skip_limit: u64,
     skipped: Option<Hole>,
+    /// What seems a frame over the limit.
+    long: Option<Long>,
+}
+
+/// A frame over the reader's limit, or what seems one.
+#[derive(Debug)]
+struct Long {
+    at: u64,
+    bytes: u64,
+    state: LongState,
+}
+
+#[derive(Debug)]
+enum LongState {
+    Summing(Box<SegmentScan>),
+    Good,
+    Bad,
 }
 
 #[derive(Debug)]
@@ -249,7 +265,10 @@ const LEAP_BYTES_MIN: u64 = 512;
 enum Look {
     /// A frame, and the LSN that it begins with.
     Frame(Head, Lsn),
-    NeedsBytes(u64),
+    Needs {
+        offset: u64,
+        bytes: u64,
+    },
     NoFrame,
     TooLong(u64),
 }
@@ -280,6 +299,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             skipping: None,
             skip_limit: 0,
             skipped: None,
+            long: None,
         }
     }
 
@@ -311,6 +331,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
         self.ask_bytes = ask_bytes.min(self.chunk_bytes);
         self.frame = None;
         self.skipping = None;
+        self.long = None;
     }
 
     /// Goes on with the beginning of the segment that follows.
@@ -367,6 +388,9 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             }
         }
         self.chunk = Some(Chunk { offset, bytes, is_short });
+        if let Some(long) = &mut self.long {
+            long.sum(self.chunk.as_ref());
+        }
         let is_on_its_way = match self.target {
             Target::Start => false,
             Target::Lsn(lsn) => self.lsn < lsn,
@@ -381,18 +405,50 @@ impl<C: AsRef<[u8]>> Cursor<C> {
     pub fn skip_damage(&mut self, limit: u64) {
         self.frame = None;
         self.skip_limit = limit;
-        self.skipping = Some(Box::new(SegmentScan::new(ScanStart {
+        // Behind what was just refused, so that each search gets on.
+        let scan = self.scan(self.at.saturating_add(1), limit);
+        if scan.wants().is_some() {
+            self.skipping = Some(Box::new(scan));
+        } else {
+            // What was refused is the last byte.
+            self.end_skip(scan, None);
+        }
+    }
+
+    fn scan(&self, offset: u64, limit: u64) -> SegmentScan {
+        SegmentScan::new(ScanStart {
             segment: self.segment.segment,
             salt: self.segment.salt,
             checksum: self.segment.checksum,
             earlier: None,
             crc: self.crc,
-            // Behind what was just refused, so that each search gets on.
-            offset: self.at.saturating_add(1),
+            offset,
             lsn: self.lsn,
             limit,
             last_lsn: None,
-        })));
+        })
+    }
+
+    /// What seems a frame of so many bytes, more than the reader takes whole. Its sum has begun,
+    /// with what the chunk has of it.
+    fn begin_long(&self, bytes: u64) -> Long {
+        let scan = Box::new(self.scan(self.at, self.at.saturating_add(bytes)));
+        let mut long = Long { at: self.at, bytes, state: LongState::Summing(scan) };
+        long.sum(self.chunk.as_ref());
+        long
+    }
+
+    /// What is known of a frame over the limit that seems to stand here, if anything.
+    fn look_long(&self, limit: u64) -> Option<Look> {
+        let long = self.long.as_ref().filter(|long| long.at == self.at)?;
+        match &long.state {
+            LongState::Summing(scan) => {
+                let (offset, bytes) = scan.wants()?;
+                Some(Look::Needs { offset, bytes: bytes.min(self.chunk_bytes) })
+            }
+            LongState::Good if long.bytes <= limit - self.at => Some(Look::TooLong(long.bytes)),
+            LongState::Good | LongState::Bad => Some(Look::NoFrame),
+        }
     }
 
     fn end_skip(&mut self, scan: SegmentScan, next: Option<(u64, Lsn)>) {
@@ -445,7 +501,9 @@ impl<C: AsRef<[u8]>> Cursor<C> {
                 return Step::End;
             }
             let position = self.position();
-            match self.look(limit) {
+            let summed = self.look_long(limit);
+            let is_summed = summed.is_some();
+            match summed.unwrap_or_else(|| self.look(limit)) {
                 Look::Frame(head, lsn) => {
                     self.leapt_from = None;
                     self.last_frame_bytes = head.frame_bytes;
@@ -457,7 +515,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
                     self.at += head.frame_bytes;
                     self.lsn = lsn.plus(head.count);
                 }
-                Look::NeedsBytes(bytes) => return Step::Read { offset: self.at, bytes },
+                Look::Needs { offset, bytes } => return Step::Read { offset, bytes },
                 refused => {
                     if let Some(start) = self.leapt_from.take() {
                         // The place may be within a frame: goes there frame by frame.
@@ -468,8 +526,11 @@ impl<C: AsRef<[u8]>> Cursor<C> {
                     let Look::TooLong(bytes) = refused else {
                         return Step::Damaged { position, lsn: self.lsn };
                     };
-                    let limit_bytes = self.frame_bytes_max;
-                    return Step::TooLong { position, bytes, limit_bytes };
+                    if is_summed {
+                        let limit_bytes = self.frame_bytes_max;
+                        return Step::TooLong { position, bytes, limit_bytes };
+                    }
+                    self.long = Some(self.begin_long(bytes));
                 }
             }
         }
@@ -492,7 +553,7 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             if is_short && slice(self.chunk.as_ref(), self.at, 0).is_some() {
                 Look::NoFrame
             } else {
-                Look::NeedsBytes(bytes.max(ask_bytes).min(left))
+                Look::Needs { offset: self.at, bytes: bytes.max(ask_bytes).min(left) }
             }
         };
         let here = slice(self.chunk.as_ref(), self.at, head_bytes);
@@ -523,6 +584,27 @@ impl<C: AsRef<[u8]>> Cursor<C> {
             Look::Frame(head, lsn)
         } else {
             Look::NoFrame
+        }
+    }
+}
+
+impl Long {
+    /// Goes on with the sum, where the chunk has what it wants.
+    fn sum<C: AsRef<[u8]>>(&mut self, chunk: Option<&Chunk<C>>) {
+        let (LongState::Summing(scan), Some(chunk)) = (&mut self.state, chunk) else { return };
+        let from = scan.wants().and_then(|(from, _)| from.checked_sub(chunk.offset));
+        let bytes = chunk.bytes.as_ref();
+        let here = from.and_then(|from| bytes.get(usize::try_from(from).ok()?..));
+        let Some(here) = here else { return };
+        let mut is_good = false;
+        scan.feed(here, |found| is_good |= found.offset == self.at);
+        if chunk.is_short {
+            scan.ends_at(chunk.offset.saturating_add(bytes.len() as u64));
+        }
+        if is_good {
+            self.state = LongState::Good;
+        } else if scan.is_searching() || scan.wants().is_none() {
+            self.state = LongState::Bad;
         }
     }
 }

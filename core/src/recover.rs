@@ -192,7 +192,7 @@ impl Report {
         self.damage.is_some() || self.ranges.iter().any(is_damage)
     }
 
-    /// How many bytes that held something were cut, copied away or not.
+    /// How many bytes that held something were cut, copied away or not, or are holes that stay.
     pub fn bytes_cut(&self) -> u64 {
         let held = |range: &&Range| {
             !matches!(range.kind, RangeKind::Zeros | RangeKind::Stale | RangeKind::Missing)

@@ -20,8 +20,8 @@
 //! Behind the frames of a recycled file stand those of its earlier life. Where one ends the next is
 //! tried first, so that they are passed over as fast as they are summed.
 //!
-//! The work and the memory of searching are bounded, whatever the bytes: where that has kept
-//! something from being summed, [`ScanReport::is_exhausted`] says so.
+//! The work and the memory of searching are bounded, whatever the bytes, and so is what it has read
+//! again: where that has kept something from being summed, [`ScanReport::is_exhausted`] says so.
 
 use crate::id::{Lsn, Position, SegmentId};
 use crate::wire::checksum::{ChecksumKind, Crc32cFn, Digest, Place};
@@ -30,6 +30,7 @@ use crate::wire::header::Earlier;
 use alloc::collections::BinaryHeap;
 use alloc::vec::Vec;
 use core::cmp::Reverse;
+use core::ops::Range;
 
 /// Which bytes to scan, and as what.
 #[derive(Clone, Copy, Debug)]
@@ -188,13 +189,17 @@ struct Candidate {
     next_low: u16,
 }
 
-/// How many bytes the search may still sum in vain.
+/// How many bytes may still be summed in vain.
 #[derive(Debug)]
 struct Work {
+    /// Of what stands where the next frame should.
+    chained: u64,
     /// Of candidates that are followed as a frame is.
     fitting: u64,
     /// Of others.
     other: u64,
+    /// So many may still be read again, to sum candidates.
+    read: u64,
 }
 
 impl Work {
@@ -229,9 +234,14 @@ struct Summing {
     upto: u64,
 }
 
-/// The search may sum so many times the bytes it looks at, and a little more for short segments.
+/// A scan may sum so many times the bytes it looks at in vain, and a little more for short
+/// segments; its search as many.
 const WORK_FACTOR: u64 = 8;
 const WORK_BYTES_MIN: u64 = 16 << 20;
+/// The search may have so many times the bytes it looks at read again, and a little more for short
+/// segments: a candidate that begins before the bytes at hand takes all of them.
+const READ_FACTOR: u64 = 4;
+const READ_BYTES_MIN: u64 = 64 << 20;
 /// No more candidates wait at a time: they take 12 MiB then.
 const CANDIDATES_MAX: usize = 1 << 19;
 /// Holes past this many are joined to the last.
@@ -248,8 +258,10 @@ impl SegmentScan {
             search: None,
             summing: None,
             work: Work {
+                chained: span.saturating_mul(WORK_FACTOR).saturating_add(WORK_BYTES_MIN),
                 fitting: span.saturating_mul(WORK_FACTOR).saturating_add(WORK_BYTES_MIN),
                 other: (span / 4).saturating_add(WORK_BYTES_MIN),
+                read: span.saturating_mul(READ_FACTOR).saturating_add(READ_BYTES_MIN),
             },
             finished: start.offset >= start.limit
                 || start.last_lsn.is_some_and(|last| start.lsn > last),
@@ -294,7 +306,7 @@ impl SegmentScan {
             // What was being summed runs past the end, so it is no frame.
             self.reject(true);
         }
-        if self.at >= self.start.limit && !self.looks_back(&[]) {
+        if self.at >= self.start.limit && !self.looks_back(&[], &(self.at..self.at)) {
             self.finish();
         }
     }
@@ -303,6 +315,7 @@ impl SegmentScan {
     /// must be at least [`HEAD_BYTES_MAX`] of them. Calls `on_frame` for each good frame, in order.
     pub fn feed(&mut self, bytes: &[u8], mut on_frame: impl FnMut(&Found)) {
         let Some((base, _)) = self.wants() else { return };
+        let at_hand = base..base.saturating_add(bytes.len() as u64);
         while !self.finished {
             let from = self.summing.as_ref().map_or(self.at, |summing| summing.upto);
             let input =
@@ -313,7 +326,7 @@ impl SegmentScan {
             let more = match self.summing.take() {
                 Some(summing) => self.sum(summing, input, &mut on_frame),
                 None if self.follows(input, &mut on_frame) => true,
-                None => self.look(input, input.len() == room),
+                None => self.look(input, input.len() == room, &at_hand),
             };
             if !more {
                 return;
@@ -342,6 +355,7 @@ impl SegmentScan {
         let frame = usize::try_from(head.frame_bytes).ok().and_then(|bytes| input.get(..bytes));
         let place = Place { salt, segment, offset: self.at, lsn: self.lsn };
         let holds = head.lsn_from(self.lsn) == self.lsn
+            && head.frame_bytes <= self.work.chained
             && frame.is_some_and(|frame| head.holds(frame, place, checksum, crc));
         if holds {
             let found = Found { offset: self.at, lsn: self.lsn, head };
@@ -351,16 +365,18 @@ impl SegmentScan {
         holds
     }
 
-    /// Looks whether a frame may begin at `at`. `reaches_limit`: nothing follows `input`. Returns
-    /// false when it needs more bytes.
-    fn look(&mut self, input: &[u8], reaches_limit: bool) -> bool {
+    /// Looks whether a frame may begin at `at`. `reaches_limit`: nothing follows `input`. What is
+    /// `at_hand` need not be read again. Returns false when it needs more bytes.
+    fn look(&mut self, input: &[u8], reaches_limit: bool, at_hand: &Range<u64>) -> bool {
         if input.len() < HEAD_BYTES_MAX && !reaches_limit && self.search.is_some() {
             return false;
         }
         // Not while it looks at a candidate again.
         let is_searching = self.search.as_ref().is_some_and(|search| search.resume.is_none());
         if is_searching
-            && (self.looks_back(input) || self.passes_zeros(input) || self.passes_content(input))
+            && (self.looks_back(input, at_hand)
+                || self.passes_zeros(input)
+                || self.passes_content(input))
         {
             return true;
         }
@@ -381,7 +397,12 @@ impl SegmentScan {
                 }
             }
             Parsed::Head(head) if self.is_plausible(&head) => {
-                self.summing = Some(self.begin_sum(head, input));
+                if self.search.is_some() || head.frame_bytes <= self.work.chained {
+                    self.summing = Some(self.begin_sum(head, input));
+                } else {
+                    self.report.is_exhausted = true;
+                    self.reject(true);
+                }
             }
             Parsed::Short | Parsed::Zeros if input.len() < HEAD_BYTES_MAX && !reaches_limit => {
                 return false;
@@ -429,8 +450,9 @@ impl SegmentScan {
     }
 
     /// Goes back to a candidate that ends here, if `input`, which follows it, or the bytes that may
-    /// be summed in vain, make it worth that.
-    fn looks_back(&mut self, input: &[u8]) -> bool {
+    /// be summed in vain, make it worth that. One that begins before the bytes `at_hand` has all of
+    /// those read again.
+    fn looks_back(&mut self, input: &[u8], at_hand: &Range<u64>) -> bool {
         let Some(search) = &mut self.search else { return false };
         while let Some(candidate) = search.pop_ended(self.at) {
             if candidate.end < self.at {
@@ -440,12 +462,15 @@ impl SegmentScan {
             let bytes = u64::from(candidate.bytes);
             let is_content = candidate.end == search.content_end;
             let is_fitting = candidate.is_followed(input, is_content, &self.start);
+            let start = candidate.end - bytes;
+            let read = if start < at_hand.start { at_hand.end - start } else { 0 };
             let left = if is_fitting { &mut self.work.fitting } else { &mut self.work.other };
-            if *left >= bytes {
+            if *left >= bytes && self.work.read >= read {
                 *left -= bytes;
+                self.work.read -= read;
                 let content_end = candidate.content_end;
                 search.resume = Some(Resume { at: self.at, content_end });
-                self.at = candidate.end - bytes;
+                self.at = start;
                 return true;
             }
             self.report.is_exhausted |= is_fitting;
@@ -544,7 +569,12 @@ impl SegmentScan {
                 self.accept(&found);
                 on_frame(&found);
             }
-            None => self.reject(true),
+            None => {
+                if self.search.is_none() {
+                    self.work.chained = self.work.chained.saturating_sub(head.frame_bytes);
+                }
+                self.reject(true);
+            }
         }
         true
     }
@@ -744,6 +774,7 @@ mod tests {
     use crate::record::{Entry, Record};
     use crate::wire::checksum::crc32c;
     use crate::wire::frame::Frame;
+    use crate::wire::varint;
     use alloc::vec;
     use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -992,6 +1023,75 @@ mod tests {
         assert_eq!((report.end, report.holes.len()), (0, 1));
         let hole = report.holes[0];
         assert_eq!((hole.start, hole.end, hole.is_zero), (0, bytes.len() as u64, false));
+    }
+
+    /// What begins as a record does that ends there, with the number of the first.
+    fn put_head(bytes: &mut Vec<u8>, end: u64) {
+        let start = bytes.len() as u64;
+        bytes.extend([1, 9, 9, 9, 9, 1, 0, 0, 0]);
+        varint::put(bytes, end - start - 12);
+    }
+
+    /// Scans in pieces that end at multiples of their length, as a recovery reads them, and says
+    /// how many bytes that took.
+    fn scan_reading(bytes: &[u8], piece: u64) -> (ScanReport, u64) {
+        let mut scan = SegmentScan::new(start(bytes.len() as u64));
+        let mut read = 0;
+        while let Some((from, _)) = scan.wants() {
+            let end = (from + HEAD_BYTES_MAX as u64) / piece * piece + piece;
+            let end = end.min(bytes.len() as u64);
+            read += end - from;
+            let [from, end] = [from, end].map(|at| usize::try_from(at).unwrap());
+            scan.feed(&bytes[from..end], |_| {});
+        }
+        (scan.into_report(), read)
+    }
+
+    /// Before the end of each piece frames seem to begin that end behind it, so that each is to be
+    /// read again.
+    #[test]
+    fn bytes_made_to_be_read_again_and_again_are_given_up() {
+        let (piece, pieces) = (64 << 10, 64);
+        let mut bytes = Vec::new();
+        for boundary in (1..pieces).map(|number| number * piece) {
+            bytes.resize(boundary - 160 * 12, 5);
+            for number in 1..=160_u64 {
+                put_head(&mut bytes, boundary as u64 + 20 + number);
+            }
+        }
+        bytes.resize(pieces * piece, 5);
+        let (report, read) = scan_reading(&bytes, piece as u64);
+        assert_eq!((report.records, report.holes.len()), (0, 1));
+        let bytes = bytes.len() as u64;
+        assert!(read <= (1 + READ_FACTOR) * bytes + READ_BYTES_MIN, "{read} of {bytes}");
+    }
+
+    /// Good frames, and behind each what seems one and reaches to the end.
+    #[test]
+    fn what_follows_good_frames_is_not_summed_again_and_again() {
+        static SUMMED: AtomicU64 = AtomicU64::new(0);
+        fn crc(sum: u32, bytes: &[u8]) -> u32 {
+            SUMMED.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            crc32c(sum, bytes)
+        }
+        let limit = 300 << 10;
+        let mut bytes = Vec::new();
+        for _ in 0..2_000 {
+            // Marks take no number.
+            frame_at(bytes.len() as u64, Lsn::new(1)).put_body(&mut bytes, FrameKind::Mark, b"");
+            put_head(&mut bytes, limit);
+        }
+        bytes.resize(usize::try_from(limit).unwrap(), 0);
+        for piece in [64 << 10, 300 << 10] {
+            let mut scan = SegmentScan::new(ScanStart { crc, ..start(limit) });
+            while let Some((from, _)) = scan.wants() {
+                let from = usize::try_from(from).unwrap();
+                scan.feed(&bytes[from..bytes.len().min(from + piece)], |_| {});
+            }
+            assert!(scan.report().is_exhausted);
+            let summed = SUMMED.swap(0, Ordering::Relaxed);
+            assert!(summed < 3 * (WORK_FACTOR * limit + WORK_BYTES_MIN), "{summed} bytes");
+        }
     }
 
     /// How many sums, and of how many bytes, a scan takes that begins far into a recycled file and

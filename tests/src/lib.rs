@@ -25,6 +25,7 @@ pub mod opening;
 pub mod oracle;
 pub mod random;
 pub mod reader;
+pub mod records;
 pub mod trace;
 pub mod world;
 
@@ -34,8 +35,6 @@ pub mod descriptors;
 pub mod golden;
 #[cfg(feature = "host")]
 pub mod interpose;
-#[cfg(feature = "host")]
-pub mod records;
 #[cfg(feature = "host")]
 pub mod runner;
 #[cfg(feature = "host")]

@@ -1,7 +1,10 @@
 //! Records that can be told from each other, and reading them back.
 
 use crate::random::Random;
+use alloc::vec::Vec;
+#[cfg(feature = "host")]
 use seawall::Entry;
+#[cfg(feature = "host")]
 use seawall::blocking::{Reader, Wal};
 
 /// The bytes that belong to `number`: the same each time, and unlike those of any other.
@@ -19,6 +22,7 @@ pub fn record_bytes(number: u64, length: usize) -> Vec<u8> {
 ///
 /// # Panics
 /// When one cannot be read.
+#[cfg(feature = "host")]
 pub fn read_all(wal: &Wal) -> Vec<Entry> {
     rest(wal.iter().expect("the log can be read"))
 }
@@ -27,6 +31,7 @@ pub fn read_all(wal: &Wal) -> Vec<Entry> {
 ///
 /// # Panics
 /// When one cannot be read.
+#[cfg(feature = "host")]
 pub fn rest(reader: Reader) -> Vec<Entry> {
     reader.map(|found| found.expect("the record can be read").0).collect()
 }

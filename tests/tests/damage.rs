@@ -10,7 +10,7 @@ use seawall_core::recover::{RangeKind, Report};
 use seawall_core::wire::name::{FileId, FileName};
 use seawall_tests::disk::Disk;
 use seawall_tests::oracle::Content;
-use seawall_tests::small::{build, config, inspect, open, read, snapshot};
+use seawall_tests::small::{append, build, config, content, inspect, open, read, snapshot};
 
 const POLICIES: [RecoveryPolicy; 3] =
     [RecoveryPolicy::PrefixValid, RecoveryPolicy::Strict, RecoveryPolicy::Salvage];
@@ -103,6 +103,36 @@ fn flip_every_bit(closed: bool) {
         }
     }
     println!("{flips} bits flipped, each opened under 3 policies");
+}
+
+#[test]
+fn a_lost_link_takes_no_record_from_a_salvaged_log() {
+    for closed in [true, false] {
+        let (disk, mut all) = build(closed);
+        let segments = files(&disk).into_iter().filter(|name| name.is_segment());
+        // The next segment has no link yet.
+        let bits = segments.flat_map(|name| {
+            let bytes = disk.content(name).unwrap().len().min(128);
+            (72 * 8..bytes * 8).map(move |bit| (name, bit))
+        });
+        for (name, bit) in bits {
+            let what = format!("{name} bit {bit}, closed {closed}");
+            let mut disk = disk.clone();
+            disk.damage(name, |content| content[bit / 8] ^= 1 << (bit % 8));
+            // Nor does it take any of what is appended then.
+            let count = all.len();
+            for number in count..count + 3 {
+                let (mut log, _) = open(&mut disk, config(RecoveryPolicy::Salvage)).unwrap();
+                let (segments, end): (Vec<_>, _) = (log.segments().collect(), log.durable().end);
+                let shown = read(&disk, &segments, (end.segment, end.offset), true);
+                let shown: Vec<_> = shown.into_iter().map(|(_, content)| content).collect();
+                assert!(shown == all, "{what}: {} of {number}", shown.len());
+                all.push(content(number as u64, 50));
+                append(&mut log, &mut disk, &all[number..]);
+            }
+            all.truncate(count);
+        }
+    }
 }
 
 #[test]
@@ -204,7 +234,6 @@ fn files_that_are_gone_or_elsewhere_are_named() {
 
 #[test]
 fn a_batch_torn_at_every_byte_never_shows_a_part_of_itself() {
-    use seawall_tests::small::{append, content};
     let config = || seawall_core::config::Config {
         segment_bytes_max: 1 << 20,
         ..config(RecoveryPolicy::PrefixValid)

@@ -5,6 +5,7 @@
 //! | older than the manifest's first                     | stale: a deletion was under way      |
 //! | between the manifest's cap and the ids after it     | stale: a truncation was under way    |
 //! | passed over by the link of the next                 | stale: an earlier truncation left it |
+//! | as that, with its own link or header damaged        | doubtful: it may have been the log's |
 //! | `.new`                                              | stale: it was never finished         |
 //! | of another log, misnamed, missing, of a newer format| an error that names it               |
 //! | the last, its link unwritten                        | the spare                            |
@@ -31,7 +32,7 @@ pub(super) struct Files {
     pub(super) segments: Vec<SegmentFile>,
     pub(super) unfinished: Vec<(FileName, u64)>,
     pub(super) strays: Vec<String>,
-    /// Above every generation that stands in quarantine.
+    /// None that stands in quarantine, and above them.
     pub(super) generation: u64,
 }
 
@@ -56,6 +57,10 @@ impl SegmentFile {
     fn identity(&self) -> Option<Identity> {
         self.header.and_then(Result::ok)
     }
+
+    fn is_damaged(&self) -> bool {
+        self.identity().is_none() || self.link == LinkState::Broken
+    }
 }
 
 /// The live segments, in order.
@@ -64,6 +69,8 @@ pub(super) struct Arrangement {
     pub(super) live: Vec<Arranged>,
     pub(super) first_lsn: Lsn,
     pub(super) stale: Vec<SegmentFile>,
+    /// What a truncation may have left, or a salvage that could not read it.
+    pub(super) doubtful: Vec<SegmentFile>,
     /// Salvage only: segments that should be there.
     pub(super) missing: Vec<SegmentId>,
 }
@@ -93,14 +100,15 @@ impl Arranged {
 impl Files {
     /// Tells the log's files from strays. Who reads everything is told nothing.
     pub(super) fn sort(names: &[Listed], scan: RecoveryScan) -> Result<Self, RecoveryError> {
-        let mut files = Self { generation: 1, ..Self::default() };
+        let mut files = Self::default();
+        let mut generations = Vec::new();
         for listed in names {
             let in_quarantine = listed.folder == Folder::Quarantine;
             match (FileName::parse(&listed.name, in_quarantine), listed.bytes) {
-                (Some(FileName { file: FileId::Quarantined(quarantined), .. }), _) => {
-                    files.generation = files.generation.max(quarantined.generation + 1);
-                }
                 (Some(name), Some(bytes)) if name.is_new => files.unfinished.push((name, bytes)),
+                (Some(FileName { file: FileId::Quarantined(quarantined), .. }), _) => {
+                    generations.push(quarantined.generation);
+                }
                 (Some(FileName { file: FileId::Manifest, .. }), Some(_)) => {
                     files.has_manifest = true;
                 }
@@ -126,6 +134,7 @@ impl Files {
         files.segments.sort_by_key(|file| file.segment);
         files.unfinished.sort();
         files.strays.sort();
+        files.generation = free_generation(generations);
         Ok(files)
     }
 
@@ -186,13 +195,17 @@ impl Files {
         };
         let (mut stale, mut live): (Vec<&SegmentFile>, Vec<&SegmentFile>) =
             self.segments.iter().partition(is_stale);
-        for file in &live {
+        // Also of those that are about to go: what this log has left there is its own.
+        for file in &self.segments {
             check_header(file, manifest)?;
         }
         let salvages = policy == RecoveryPolicy::Salvage;
         let passed_over = passed_over(&live);
         live.retain(|file| !passed_over.contains(&file.segment));
-        stale.extend(self.segments.iter().filter(|file| passed_over.contains(&file.segment)));
+        let is_passed_over = |file: &&SegmentFile| passed_over.contains(&file.segment);
+        let (doubtful, left): (Vec<&SegmentFile>, Vec<&SegmentFile>) =
+            self.segments.iter().filter(is_passed_over).partition(|file| file.is_damaged());
+        stale.extend(left);
         let missing = find_missing(&live, manifest);
         if let (Some(segment), false) = (missing.first(), salvages) {
             return Err(RecoveryError::Missing(FileId::Segment(*segment).name()));
@@ -221,9 +234,19 @@ impl Files {
         }
         end_before_lost_links(&mut arranged, manifest);
         let stale = stale.into_iter().copied().collect();
+        let doubtful = doubtful.into_iter().copied().collect();
         let first_lsn = manifest.first_lsn;
-        Ok(Arrangement { live: arranged, first_lsn, stale, missing })
+        Ok(Arrangement { live: arranged, first_lsn, stale, doubtful, missing })
     }
+}
+
+/// A generation that none has, so that no name in quarantine comes twice: above all, if that can
+/// be, whatever numbers somebody has put there.
+fn free_generation(mut taken: Vec<u64>) -> u64 {
+    taken.sort_unstable();
+    let above = taken.last().map_or(Some(1), |last| last.checked_add(1));
+    let is_free = |number: &u64| taken.binary_search(number).is_err();
+    above.or_else(|| (1..u64::MAX).find(is_free)).unwrap_or(u64::MAX)
 }
 
 /// Where a segment ends, if the link of the one after it names it.

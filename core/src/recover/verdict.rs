@@ -14,6 +14,10 @@
 //! | any    | yes     | strict  | is not opened, and nothing is changed                        |
 //! | any    | yes     | salvage | keeps all good frames; the hole stays and is reported        |
 //! | none   | yes     | any     | whole frames are missing from its end: as the three above    |
+//!
+//! Salvage also keeps the frames of a segment whose link is lost, and appends go on in a new
+//! segment then. What it cuts is only what stands behind the last good frame, and a copy of that
+//! goes to quarantine.
 
 mod acts;
 
@@ -222,7 +226,8 @@ impl Judge<'_> {
         let damage = self.damage();
         let cuts = damage.is_none() || self.policy != RecoveryPolicy::Salvage;
         let mut ranges = self.stale_ranges();
-        self.broken_ranges(damage.is_some(), &mut ranges);
+        ranges.extend(self.doubtful_ranges());
+        self.broken_ranges(damage.is_some(), cuts, &mut ranges);
         let (kept, end) = self.kept(cuts);
         let manifest = self.new_manifest(&kept, end, damage.is_some());
         if self.is_rebuilt && !is_new {
@@ -234,6 +239,7 @@ impl Judge<'_> {
         let (acts, manifest) = self.acts(is_new, damage.is_some(), manifest, &kept, &mut ranges);
         let was_clean = damage.is_none()
             && self.broken.is_none_or(|broken| broken.is_empty)
+            && self.walk.arrangement.doubtful.is_empty()
             && self.walk.manifest.is_clean
             && self.walk.manifest.durable.end == end;
         let first_lsn = kept.sealed.first().map(|info| info.first_lsn);
@@ -347,8 +353,19 @@ impl Judge<'_> {
             .collect()
     }
 
-    /// What is not kept from the break on.
-    fn broken_ranges(&self, is_damage: bool, ranges: &mut Vec<Range>) {
+    /// Segments of which nobody can say whether they are the log's.
+    fn doubtful_ranges(&self) -> impl Iterator<Item = Range> {
+        self.walk.arrangement.doubtful.iter().map(|file| Range {
+            kind: RangeKind::Corrupt,
+            file: file.name(),
+            start: 0,
+            end: file.bytes,
+            moved_to: None,
+        })
+    }
+
+    /// What is not kept from the break on. Where nothing is cut, good frames are.
+    fn broken_ranges(&self, is_damage: bool, cuts: bool, ranges: &mut Vec<Range>) {
         for segment in &self.walk.arrangement.missing {
             let file = FileId::Segment(*segment).name();
             let kind = RangeKind::Missing;
@@ -361,7 +378,8 @@ impl Judge<'_> {
         for (index, (arranged, walked)) in live.enumerate() {
             let file = FileId::Segment(arranged.segment).name();
             let mut push = |kind, start, end| {
-                if end > start || kind == RangeKind::Missing {
+                let is_kept = kind == RangeKind::Orphaned && !cuts;
+                if (end > start || kind == RangeKind::Missing) && !is_kept {
                     ranges.push(Range { kind, file, start, end, moved_to: None });
                 }
             };
@@ -377,7 +395,7 @@ impl Judge<'_> {
             if index >= from && arranged.link == LinkState::Broken {
                 push(lost, LINK_OFFSET, FRAMES_OFFSET);
             }
-            // Where a segment's link is lost none of its frames can be kept.
+            // Where a segment's link is lost none of its frames are kept, unless nothing is cut.
             let is_kept = index <= from && arranged.is_linked();
             let kept_end = if is_kept { report.end } else { FRAMES_OFFSET };
             let mut at = kept_end;
@@ -434,31 +452,30 @@ impl Judge<'_> {
             is_marked: false,
         };
         let mut end = Position::default();
-        let mut usable: Vec<usize> = (0..count)
-            .filter(|index| live[*index].identity.is_some() && live[*index].is_linked())
-            .collect();
+        let mut usable: Vec<usize> =
+            (0..count).filter(|index| self.is_usable(*index, cuts)).collect();
         let last = usable.pop();
         for index in usable {
-            let info = self.sealed_info(&live[index], index, None);
+            let info = self.sealed_info(index, None, cuts);
             kept.sealed.extend(info);
         }
         if let Some(index) = last {
             let arranged = &live[index];
             let report = self.walk.walked[index].report.as_ref();
-            let frames_end = match report {
-                Some(report) if cuts => report.end,
-                Some(report) => report.last_end,
-                None => arranged.end.map_or(FRAMES_OFFSET, |end| end.offset),
+            let (frames_end, next_lsn) = match report {
+                Some(report) if cuts => (report.end, report.next_lsn),
+                Some(report) => (report.last_end, report.last_next_lsn),
+                None => (arranged.end.map_or(FRAMES_OFFSET, |end| end.offset), Lsn::ZERO),
             };
             let ends_sealed = report.is_none_or(|report| report.last_kind == Some(FrameKind::Seal));
-            let is_cut =
-                self.broken.is_some_and(|broken| broken.index == index && cuts && !broken.is_empty);
-            if arranged.cap.is_some() || ends_sealed {
-                let frames_end = self.frames_end(index, frames_end);
-                end = Position::new(arranged.segment, frames_end);
-                kept.sealed.extend(self.sealed_info(arranged, index, Some(kept.last_lsn)));
-            } else if let (Some(identity), LinkState::Written(link)) =
-                (arranged.identity, arranged.link)
+            // Appends go on right behind the last record. Where that is in no frame of this
+            // segment, nobody would read here what comes after it.
+            let goes_on =
+                arranged.cap.is_none() && !ends_sealed && next_lsn == kept.last_lsn.next();
+            let is_cut = !cuts
+                || self.broken.is_some_and(|broken| broken.index == index && !broken.is_empty);
+            if let (true, Some(identity), LinkState::Written(link)) =
+                (goes_on, arranged.identity, arranged.link)
             {
                 end = Position::new(arranged.segment, frames_end);
                 kept.is_marked = report
@@ -474,11 +491,24 @@ impl Judge<'_> {
                     file_bytes: if is_cut { frames_end } else { arranged.file_bytes },
                     index: frames,
                 });
+            } else {
+                end = Position::new(arranged.segment, self.frames_end(index, frames_end));
+                let last = cuts.then_some(kept.last_lsn);
+                kept.sealed.extend(self.sealed_info(index, last, cuts));
             }
         }
         kept.spare = self.spare(count, kept.active.as_ref(), cuts);
         kept.end_before_successors();
         (kept, end)
+    }
+
+    /// Whether a segment's records can be shown. Where nothing is cut that takes no link: a frame
+    /// is where it was written, and is the record that it was.
+    fn is_usable(&self, index: usize, cuts: bool) -> bool {
+        let arranged = &self.walk.arrangement.live[index];
+        let report = self.walk.walked[index].report.as_ref();
+        let holds_frames = report.is_some_and(|report| report.last_end > FRAMES_OFFSET);
+        arranged.identity.is_some() && (arranged.is_linked() || (!cuts && holds_frames))
     }
 
     /// Where the frames of a segment end that may end with its footer.
@@ -490,18 +520,21 @@ impl Judge<'_> {
             .unwrap_or(end)
     }
 
-    fn sealed_info(
-        &self,
-        arranged: &Arranged,
-        index: usize,
-        last: Option<Lsn>,
-    ) -> Option<SegmentInfo> {
-        let (Some(identity), LinkState::Written(link)) = (arranged.identity, arranged.link) else {
-            return None;
+    fn sealed_info(&self, index: usize, last: Option<Lsn>, cuts: bool) -> Option<SegmentInfo> {
+        let (arranged, walked) = (&self.walk.arrangement.live[index], &self.walk.walked[index]);
+        let identity = arranged.identity?;
+        let link = match arranged.link {
+            LinkState::Written(link) => link,
+            LinkState::Unwritten | LinkState::Broken => Link {
+                first_lsn: walked.first_lsn,
+                previous_end: Position::default(),
+                previous_records: 0,
+                opened: identity.created,
+                durable: Lsn::ZERO,
+            },
         };
-        let walked = &self.walk.walked[index];
         let (report, known) = (walked.report.as_ref(), arranged.end);
-        let read_end = report.map(|report| report.end);
+        let read_end = report.map(|report| if cuts { report.end } else { report.last_end });
         let frames_end = match (known, read_end) {
             (Some(known), _) => known.offset,
             (None, Some(end)) => self.frames_end(index, end),

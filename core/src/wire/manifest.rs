@@ -57,6 +57,10 @@ pub const SLOT_STRIDE: u64 = 4_096;
 /// How long the file is.
 pub const MANIFEST_BYTES: u64 = 2 * SLOT_STRIDE;
 
+/// No log gets there, however often its manifest changes: what adds to a generation that is lower
+/// never comes to the end of the numbers.
+const GENERATION_MAX: u64 = u64::MAX >> 1;
+
 /// Where the log was truncated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Cap {
@@ -171,6 +175,10 @@ impl Manifest {
         if version != FORMAT_VERSION {
             return Some(Err(version));
         }
+        let generation = u64_at(bytes, GENERATION_AT);
+        if generation > GENERATION_MAX {
+            return None;
+        }
         let segment = |at| SegmentId::new(u64_at(bytes, at));
         let lsn = |at| Lsn::new(u64_at(bytes, at));
         let mut log = [0; 16];
@@ -182,7 +190,7 @@ impl Manifest {
         };
         Some(Ok(Self {
             log: LogId(log),
-            generation: u64_at(bytes, GENERATION_AT),
+            generation,
             first_segment: segment(FIRST_SEGMENT_AT),
             first_lsn: lsn(FIRST_LSN_AT),
             last_segment: segment(LAST_SEGMENT_AT),
@@ -227,6 +235,18 @@ mod tests {
             file[..SLOT_BYTES].copy_from_slice(&other);
             file[stride..stride + SLOT_BYTES].copy_from_slice(&theirs);
             assert_eq!(Manifest::parse(&file, crc32c), ManifestState::Newer(2));
+        }
+    }
+
+    #[test]
+    fn a_slot_at_the_end_of_all_generations_is_none() {
+        let one = Manifest::initial(LogId([1; 16]));
+        let mut file = vec![0; usize::try_from(MANIFEST_BYTES).unwrap()];
+        for (generation, is_whole) in [(GENERATION_MAX, true), (u64::MAX, false)] {
+            let one = Manifest { generation, ..one };
+            file[..SLOT_BYTES].copy_from_slice(&one.encode(crc32c));
+            let wanted = if is_whole { ManifestState::Whole(one) } else { ManifestState::Broken };
+            assert_eq!(Manifest::parse(&file, crc32c), wanted);
         }
     }
 

@@ -136,6 +136,111 @@ fn a_frame_over_the_readers_limit_is_named() {
     }
 }
 
+/// What a cursor tells.
+#[derive(PartialEq, Eq, Debug)]
+enum Told {
+    Record(u64),
+    Damaged { offset: u64, lsn: u64 },
+    Skipped(Hole),
+    TooLong(u64),
+    End,
+}
+
+/// Steps until something is told; in which pieces it read on the way.
+fn told(cursor: &mut Cursor<Vec<u8>>, file: &[u8], limit: u64) -> (Told, Vec<u64>) {
+    let mut reads = Vec::new();
+    loop {
+        let told = match cursor.step(limit) {
+            Step::Read { offset, bytes } => {
+                assert!(reads.len() < 1_000, "it does not end");
+                reads.push(bytes);
+                fill(cursor, file, offset, bytes);
+                continue;
+            }
+            Step::Record(record, _) => Told::Record(record.lsn.get()),
+            Step::Damaged { position, lsn } => {
+                Told::Damaged { offset: position.offset, lsn: lsn.get() }
+            }
+            Step::Skipped(hole) => Told::Skipped(hole),
+            Step::TooLong { bytes, .. } => Told::TooLong(bytes),
+            Step::End => Told::End,
+            step @ Step::BadRecord { .. } => panic!("{step:?}"),
+        };
+        return (told, reads);
+    }
+}
+
+/// One flipped bit makes a short frame seem a long one: that is damage, whatever the limit.
+#[test]
+fn a_damaged_length_over_the_readers_limit_is_damage() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 8 << 20, record_bytes_max: 2 << 20, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    for value_bytes in [300, 1 << 20, 800_000, 300] {
+        append(&mut disk, &mut log, &vec![7; value_bytes]).unwrap();
+    }
+    let (info, limit) = (log.segments().next().unwrap(), log.durable().end.offset);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap().to_vec();
+    let cursor = || Cursor::new(info, seawall_tests::crc(), 4 << 10, 1 << 20);
+    // A good one is summed piece by piece, once.
+    let mut whole = cursor();
+    assert_eq!(told(&mut whole, &file, limit).0, Told::Record(1));
+    let (long, reads) = told(&mut whole, &file, limit);
+    assert_eq!(long, Told::TooLong((1 << 20) + 15));
+    assert!(reads.len() > 250 && reads.iter().all(|read| *read <= 4 << 10), "{reads:?}");
+    assert_eq!(told(&mut whole, &file, limit), (long, Vec::new()));
+    // One that has been cut off is none.
+    assert!(matches!(told(&mut whole, &file, 900_000).0, Told::Damaged { lsn: 2, .. }));
+    // The length of the first record's value, with the key's first byte as a part of it.
+    let mut damaged = file;
+    assert_eq!(damaged[137..140], [0xac, 0x02, b'k']);
+    damaged[138] ^= 0x80;
+    for (file, is_whole) in [(&damaged[..], true), (&damaged[..900_000], false)] {
+        let mut cursor = cursor();
+        let (damage, reads) = told(&mut cursor, file, limit);
+        assert_eq!(damage, Told::Damaged { offset: 128, lsn: 1 });
+        assert!(reads.iter().all(|read| *read <= 4 << 10), "{reads:?}");
+        cursor.skip_damage(limit);
+        let Told::Skipped(hole) = told(&mut cursor, file, limit).0 else { panic!("a hole") };
+        assert_eq!(hole.resumes, is_whole.then_some(Lsn::new(2)));
+    }
+}
+
+#[test]
+fn damage_to_the_last_byte_is_passed_over() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    let file = disk.content(FileId::Segment(info.segment).name()).unwrap();
+    let mut cursor = Cursor::new(info, seawall_tests::crc(), 1 << 20, 1 << 20);
+    cursor.seek(Target::Start, Some((end.frames_end, end.last_lsn)));
+    // The next segment's link says that this one ends one byte further on.
+    let limit = end.frames_end + 1;
+    let lsn = end.last_lsn.get();
+    let damage = Told::Damaged { offset: end.frames_end, lsn };
+    assert_eq!(told(&mut cursor, file, limit).0, damage);
+    cursor.skip_damage(limit);
+    let Told::Skipped(hole) = told(&mut cursor, file, limit).0 else { panic!("a hole") };
+    assert_eq!((hole.start, hole.end, hole.resumes), (end.frames_end, limit, None));
+    assert_eq!(told(&mut cursor, file, limit).0, Told::End);
+}
+
+/// Also of a segment that is as long as one may be.
+#[test]
+fn a_footer_is_as_long_as_its_segment_allows() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, end) = sealed(&log);
+    // The head of a seal of 130 million bytes.
+    let head = [3, 0, 0, 0, 0, 1, 0, 0, 0, 0x80, 0xc9, 0xfe, 0x3d];
+    let of = |frames_end| {
+        let end = SegmentEnd { frames_end, ..end };
+        footer(&info, &end, &head, seawall_tests::crc())
+    };
+    assert!(matches!(of(1 << 40), Footer::Longer(bytes) if bytes > 130_000_000));
+    assert_eq!(of(1 << 30), Footer::Unusable);
+}
+
 #[test]
 fn a_seek_without_an_index_goes_to_any_offset() {
     let mut disk = Disk::with_sectors(512);

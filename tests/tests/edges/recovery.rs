@@ -1,6 +1,8 @@
 //! Recoveries: what they read, what they tell, what they cut, and what they cannot do.
 
-use super::{append, config, filled, name, open, open_with, recovered, run, sealed, tried};
+use super::{
+    append, config, deleted, filled, manifest, name, open, open_with, recovered, run, sealed, tried,
+};
 use seawall_core::command::{Command, Folder, Lane, Listed, Operation};
 use seawall_core::config::{Config, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::id::{LogId, Lsn, Position, SegmentId};
@@ -10,11 +12,11 @@ use seawall_core::recover::{
     Mode, Proof, RangeKind, Recovery, RecoveryError, RecoveryStart, Report,
 };
 use seawall_core::wire::frame::HEAD_BYTES_MAX;
-use seawall_core::wire::header::FRAMES_OFFSET;
+use seawall_core::wire::header::{FRAMES_OFFSET, HeaderError};
 use seawall_core::wire::known::{KNOWN_BYTES, Known};
-use seawall_core::wire::name::FileId;
+use seawall_core::wire::name::{FileId, FileName, Quarantined};
 use seawall_tests::disk::{Disk, Fault, Memory};
-use seawall_tests::opening::{Go, recover, start};
+use seawall_tests::opening::{Go, read_all, recover, start};
 use seawall_tests::records::record_bytes;
 use std::collections::BTreeSet;
 
@@ -614,6 +616,18 @@ fn damage_to_a_long_value_is_no_torn_tail() {
     assert_eq!(seen, (Lsn::new(5), Lsn::new(3), Lsn::new(4)));
 }
 
+/// Makes a file so long with bytes in which everywhere a record seems to begin that ends where the
+/// file does.
+fn fill_with_heads(bytes: &mut Vec<u8>, limit: usize) {
+    while bytes.len() + 12 < limit {
+        let value_bytes = (limit - bytes.len() - 12) as u64;
+        let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
+        bytes.extend([1, 9, 9, 9, 9, 2, 0, 0, 0]);
+        bytes.extend(groups.map(|group| group.to_le_bytes()[0]));
+    }
+    bytes.resize(limit, 0);
+}
+
 #[test]
 fn what_a_bounded_search_gave_up_is_kept() {
     let mut disk = Disk::with_sectors(512);
@@ -622,18 +636,11 @@ fn what_a_bounded_search_gave_up_is_kept() {
     append(&mut disk, &mut log, b"kept").unwrap();
     let end = log.durable().end;
     drop(log);
-    // Behind the last frame: everywhere a record seems to begin that ends where the file does.
     let name = FileId::Segment(end.segment).name();
     let from = usize::try_from(end.offset).unwrap();
     disk.damage(name, |bytes| {
-        bytes.resize(800 << 10, 0);
-        let limit = bytes.len();
-        for at in (from..limit - 12).step_by(12) {
-            let value_bytes = (limit - at - 12) as u64;
-            let groups = [value_bytes | 0x80, value_bytes >> 7 | 0x80, value_bytes >> 14];
-            bytes[at..at + 9].copy_from_slice(&[1, 9, 9, 9, 9, 2, 0, 0, 0]);
-            bytes[at + 9..at + 12].copy_from_slice(&groups.map(|group| group.to_le_bytes()[0]));
-        }
+        bytes.truncate(from);
+        fill_with_heads(bytes, 800 << 10);
     });
     let wanted = disk.content(name).unwrap()[from..].to_vec();
     let report = recovered(&mut disk, &config).1;
@@ -733,8 +740,263 @@ fn a_salvaged_log_counts_no_record_that_the_next_crash_takes_back() {
     disk.corrupt(FileId::Segment(SegmentId::FIRST).name(), |bytes| bytes[100] ^= 1);
     let salvage = Config { recovery: RecoveryPolicy::Salvage, ..config() };
     let report = recovered(&mut disk, &salvage).1;
-    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+    assert_eq!((report.records, report.last_lsn), (2, Lsn::new(2)));
     disk.crash_by(512, |_| 0);
     let report = recovered(&mut disk, &salvage).1;
-    assert_eq!((report.records, report.last_lsn), (0, Lsn::new(2)));
+    assert_eq!((report.records, report.last_lsn), (2, Lsn::new(2)));
+}
+
+/// The LSNs of all records that a reader finds, holes passed over.
+fn shown(disk: &Disk, log: &Log<Memory>) -> Vec<u64> {
+    let mut lsns = Vec::new();
+    let each = |lsn, _: &[u8], _: &[u8]| {
+        lsns.push(lsn);
+        Ok(())
+    };
+    read_all(disk, log, seawall_tests::crc(), each).unwrap();
+    lsns
+}
+
+/// A log of two segments with so many records in each; the manifest was last written before there
+/// were any in the second. And where the frames of the first end.
+fn of_two_segments(disk: &mut Disk, records: [u64; 2]) -> u64 {
+    let mut log = open(disk);
+    for (index, count) in records.into_iter().enumerate() {
+        for _ in 0..count {
+            append(disk, &mut log, &[7; 300]).unwrap();
+        }
+        if index == 0 {
+            log.rotate().unwrap();
+            run(disk, &mut log);
+        }
+    }
+    assert_eq!(manifest(disk).durable.lsn, Lsn::new(records[0]));
+    sealed(&log).1.frames_end
+}
+
+fn salvage() -> Config {
+    Config { recovery: RecoveryPolicy::Salvage, ..config() }
+}
+
+#[test]
+fn a_salvaged_log_appends_where_a_reader_finds_it() {
+    for scan in [RecoveryScan::Tail, RecoveryScan::Full] {
+        let config = Config { scan, ..salvage() };
+        for is_footer_damaged in [false, true] {
+            let mut disk = Disk::with_sectors(512);
+            let frames_end = usize::try_from(of_two_segments(&mut disk, [10, 14])).unwrap();
+            disk.damage(name(2), |bytes| bytes[80] ^= 1);
+            if is_footer_damaged {
+                disk.damage(name(1), |bytes| bytes[frames_end + 5] ^= 1);
+            }
+            for last in [24, 26, 28] {
+                let (mut log, report) = recovered(&mut disk, &config);
+                assert!(report.damage.is_some());
+                assert_eq!(report.last_lsn, Lsn::new(last));
+                assert_eq!(shown(&disk, &log), (1..=last).collect::<Vec<_>>());
+                run(&mut disk, &mut log);
+                for next in [last + 1, last + 2] {
+                    assert_eq!(append(&mut disk, &mut log, b"x"), Ok(Lsn::new(next)));
+                }
+                assert_eq!(shown(&disk, &log), (1..=last + 2).collect::<Vec<_>>());
+            }
+        }
+    }
+}
+
+#[test]
+fn what_salvage_keeps_is_told_as_kept() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 55);
+    assert_eq!(log.segments().count(), 4);
+    let frame_bytes = (sealed(&log).1.frames_end - 128) / 15;
+    drop(log);
+    let full = Config { scan: RecoveryScan::Full, ..salvage() };
+    disk.damage(name(2), |bytes| bytes[700] ^= 1);
+    disk.damage(name(3), |bytes| bytes[80] ^= 1);
+    let (log, report) = recovered(&mut disk, &full);
+    let kinds: Vec<_> = report.ranges.iter().map(|range| (range.kind, range.file)).collect();
+    let told = [(RangeKind::Corrupt, name(2)), (RangeKind::Corrupt, name(3))];
+    assert_eq!(kinds[..2], told);
+    assert!(kinds[2..].iter().all(|(kind, _)| *kind == RangeKind::Zeros), "{kinds:?}");
+    assert_eq!(report.bytes_cut(), frame_bytes + 56);
+    assert_eq!(shown(&disk, &log).len(), 54);
+}
+
+#[test]
+fn a_damaged_segment_that_the_log_has_passed_over_goes_to_quarantine() {
+    let mut disk = Disk::with_sectors(512);
+    of_two_segments(&mut disk, [10, 14]);
+    // What the segment was, and so its salt, is lost: no frame of it can be told.
+    disk.damage(name(2), |bytes| bytes[24] ^= 1);
+    let damaged = disk.content(name(2)).unwrap().to_vec();
+    let mut log = open_with(&mut disk, &salvage());
+    assert_eq!(append(&mut disk, &mut log, b"x"), Ok(Lsn::new(11)));
+    drop(log);
+    let strict = Config { recovery: RecoveryPolicy::Strict, ..config() };
+    assert!(matches!(tried(&mut disk, &strict), Err(RecoveryError::Damaged(_))));
+    for config in [salvage(), config()] {
+        let mut disk = disk.clone();
+        let (log, report) = recovered(&mut disk, &config);
+        assert_eq!(shown(&disk, &log), (1..=11).collect::<Vec<_>>());
+        let range = report.ranges.iter().find(|range| range.file == name(2)).unwrap();
+        assert_eq!((range.kind, range.end), (RangeKind::Corrupt, damaged.len() as u64));
+        assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), damaged);
+        assert!(disk.content(name(2)).is_none());
+        let (_, report) = recovered(&mut disk, &strict);
+        assert_eq!((report.is_damaged(), report.last_lsn), (false, Lsn::new(11)));
+    }
+}
+
+/// Copies the first segment of another log there under this number, damaged or not.
+fn put_foreign(disk: &mut Disk, number: u64, damage: impl FnOnce(&mut [u8])) {
+    let mut other = Disk::with_sectors(512);
+    let begin = RecoveryStart { new_log_id: LogId([9; 16]), ..start(&config(), 7, 7) };
+    let mut log = recover(&mut other, begin, |_, _| Go::On(None)).unwrap().unwrap().0;
+    run(&mut other, &mut log);
+    append(&mut other, &mut log, b"theirs").unwrap();
+    let mut theirs = other.content(name(1)).unwrap().to_vec();
+    damage(&mut theirs);
+    disk.place(name(number), theirs);
+}
+
+#[test]
+fn what_is_not_this_logs_is_named_where_a_leftover_would_stand() {
+    // Below the first segment, and where a truncation has passed numbers over.
+    let mut below = Disk::with_sectors(512);
+    drop(deleted(&mut below, &config(), 3));
+    let mut between = Disk::with_sectors(512);
+    let mut log = filled(&mut between, 40);
+    log.truncate_after(Lsn::new(20)).unwrap();
+    run(&mut between, &mut log);
+    drop(log);
+    let cap = manifest(&between).cap.unwrap();
+    assert!(cap.segment.next() < cap.resume);
+    for (disk, number) in [(below, 1), (between, cap.segment.next().get())] {
+        for policy in [RecoveryPolicy::PrefixValid, RecoveryPolicy::Strict, RecoveryPolicy::Salvage]
+        {
+            let config = Config { recovery: policy, ..config() };
+            let mut foreign = disk.clone();
+            put_foreign(&mut foreign, number, |_| ());
+            match tried(&mut foreign, &config) {
+                Err(RecoveryError::Foreign { file, .. }) => assert_eq!(file, name(number)),
+                result => panic!("{:?}", result.map(|(_, report)| report)),
+            }
+            assert!(foreign.content(name(number)).is_some());
+            let mut newer = disk.clone();
+            put_foreign(&mut newer, number, |bytes| {
+                bytes[8] = 9;
+                let sum = seawall_tests::crc()(0, &bytes[..68]);
+                bytes[68..72].copy_from_slice(&sum.to_le_bytes());
+            });
+            match tried(&mut newer, &config) {
+                Err(RecoveryError::Unreadable(file, HeaderError::NewerFormat(9))) => {
+                    assert_eq!(file, name(number));
+                }
+                result => panic!("{:?}", result.map(|(_, report)| report)),
+            }
+            assert!(newer.content(name(number)).is_some());
+            // What is damaged is none's any more, and the number is this log's.
+            let mut damaged = disk.clone();
+            put_foreign(&mut damaged, number, |bytes| bytes[24] ^= 1);
+            let (_, report) = recovered(&mut damaged, &config);
+            assert!(!report.is_damaged() && damaged.content(name(number)).is_none());
+        }
+    }
+}
+
+#[test]
+fn copies_that_were_not_finished_go_and_a_number_is_found_for_the_next() {
+    let mut disk = Disk::with_sectors(512);
+    let log = filled(&mut disk, 40);
+    let (info, _) = sealed(&log);
+    drop(log);
+    let quarantined = |generation, offset| {
+        FileId::Quarantined(Quarantined { generation, segment: info.segment, offset })
+    };
+    let old = quarantined(u64::MAX, Some(128)).name();
+    disk.place(old, b"of long ago".to_vec());
+    disk.damage(name(info.segment.get()), |bytes| bytes[700] ^= 1);
+    let config = Config { scan: RecoveryScan::Full, ..config() };
+    let is_new = |name: &FileName| name.is_new;
+    for _ in 0..3 {
+        let opened = recover(&mut disk, start(&config, 7, 7), |_, command| {
+            let copies = command.operation() == Operation::Write
+                && matches!(command.file(), Some(FileId::Quarantined(_)));
+            Go::On(copies.then_some(Fault::NoSpace))
+        });
+        assert!(matches!(opened, Some(Err(RecoveryError::Io(_)))));
+        assert_eq!(disk.names().filter(is_new).count(), 1, "one is left at most");
+    }
+    let mut removed = false;
+    let opened = recover(&mut disk, start(&config, 7, 7), |_, command| {
+        removed |= command.operation() == Operation::Remove;
+        let is_first =
+            matches!(command, Command::SyncDir(sync) if sync.folder == Folder::Quarantine);
+        assert!(removed || !is_first, "the room is back before it is needed");
+        Go::On(None)
+    });
+    let report = opened.unwrap().unwrap().1;
+    assert_eq!(disk.names().filter(is_new).count(), 0);
+    let range = report.ranges.iter().find(|range| range.kind == RangeKind::Corrupt).unwrap();
+    let FileId::Quarantined(to) = range.moved_to.unwrap().file else { panic!("{range:?}") };
+    assert_eq!(to.generation, 1, "there is none above");
+    assert_eq!(disk.content(old).unwrap(), b"of long ago");
+}
+
+#[test]
+fn what_salvage_cuts_off_the_end_is_kept() {
+    let mut disk = Disk::with_sectors(512);
+    let mut log = filled(&mut disk, 5);
+    let last = usize::try_from(log.durable().end.offset).unwrap();
+    append(&mut disk, &mut log, &[7; 300]).unwrap();
+    log.close().unwrap();
+    run(&mut disk, &mut log);
+    drop(log);
+    // The last record and the mark behind it.
+    disk.damage(name(1), |bytes| {
+        let end = bytes.len();
+        bytes[last + 20] ^= 1;
+        bytes[end - 1] ^= 1;
+    });
+    let cut = disk.content(name(1)).unwrap()[last..].to_vec();
+    assert!(cut.len() > 310);
+    let (mut log, report) = recovered(&mut disk, &salvage());
+    assert_eq!((report.last_lsn, report.bytes_cut()), (Lsn::new(5), cut.len() as u64));
+    let range = report.ranges.iter().find(|range| range.kind == RangeKind::Corrupt).unwrap();
+    assert_eq!(disk.content(range.moved_to.unwrap()).unwrap(), cut);
+    // The log knows how long the file is now, and reserves the space that it goes on in.
+    let mut reserved = Vec::new();
+    let entry = [7; 300];
+    log.append(&Entry::from(&Record::put(b"key", &entry)), Level::Disk).unwrap();
+    super::run_failing(&mut disk, &mut log, |command| {
+        if let Command::Allocate(allocate) = command {
+            reserved.push((allocate.name, allocate.from));
+        }
+        None
+    });
+    assert_eq!(reserved[0], (name(1), report.end.offset));
+    assert_eq!(shown(&disk, &log), (1..=6).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_bounded_search_gave_up_is_kept_of_later_segments_too() {
+    let mut disk = Disk::with_sectors(512);
+    let config = Config { segment_bytes_max: 1 << 20, ..config() };
+    let mut log = open_with(&mut disk, &config);
+    append(&mut disk, &mut log, b"kept").unwrap();
+    drop(log);
+    // The next segment, whose link was torn.
+    disk.damage(name(2), |bytes| {
+        bytes.truncate(128);
+        bytes[72..128].fill(9);
+        fill_with_heads(bytes, 800 << 10);
+    });
+    let wanted = disk.content(name(2)).unwrap()[72..].to_vec();
+    let report = recovered(&mut disk, &config).1;
+    assert_eq!((report.last_lsn, report.damage), (Lsn::new(1), None));
+    let torn = report.ranges.iter().filter(|range| range.kind == RangeKind::Torn);
+    let moved: Vec<_> = torn.map(|range| (range.start, range.moved_to.unwrap())).collect();
+    assert_eq!(moved.iter().map(|(start, _)| *start).collect::<Vec<_>>(), [72, 128]);
+    assert_eq!(disk.content(moved[0].1).unwrap(), wanted);
 }

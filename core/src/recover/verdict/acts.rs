@@ -1,7 +1,7 @@
 //! What the decision has done to the files, in order: a crash after any of it leads the next
 //! recovery to the same log.
 
-use super::{Arranged, Break, Judge, Kept};
+use super::{Break, Judge, Kept, is_blank};
 use crate::command::Folder;
 use crate::config::RecoveryPolicy;
 use crate::id::SegmentId;
@@ -12,6 +12,7 @@ use crate::wire::manifest::Manifest;
 use crate::wire::name::{FileId, FileName, Quarantined};
 use alloc::vec;
 use alloc::vec::Vec;
+use core::ops;
 
 impl Judge<'_> {
     /// What is to be done, in order, and the manifest that stands in the end.
@@ -23,8 +24,11 @@ impl Judge<'_> {
         kept: &Kept,
         ranges: &mut [Range],
     ) -> (Vec<Act>, Manifest) {
-        let unfinished = self.files.unfinished.iter().map(|(name, _)| Act::Remove(*name));
-        let mut acts: Vec<Act> = unfinished.collect();
+        let unfinished = self.files.unfinished.iter().map(|(name, _)| *name);
+        let mut acts: Vec<Act> = unfinished.clone().map(Act::Remove).collect();
+        if unfinished.into_iter().any(|name| matches!(name.file, FileId::Quarantined(_))) {
+            acts.push(Act::SyncDir(Folder::Quarantine));
+        }
         if is_new || self.is_rebuilt {
             acts.extend(create_manifest(&manifest));
             if is_new {
@@ -37,6 +41,9 @@ impl Judge<'_> {
         let stale = self.walk.arrangement.stale.iter().map(|file| Act::Remove(file.name()));
         acts.extend(stale);
         acts.push(Act::SyncDir(Folder::Log));
+        for file in &self.walk.arrangement.doubtful {
+            self.move_whole(file.segment, &mut acts, ranges);
+        }
         let cuts = self.policy != RecoveryPolicy::Salvage || !is_damage;
         if cuts && manifest.last_segment < self.walk.manifest.last_segment {
             // Segments are about to go: from now on they are not missed.
@@ -57,9 +64,7 @@ impl Judge<'_> {
                 acts.extend(self.cut(broken));
             }
             Some(broken) if cuts => {
-                if self.is_exhausted(broken) {
-                    self.quarantine_rest(broken, &mut acts, ranges);
-                }
+                self.quarantine_exhausted(broken, &mut acts, ranges);
                 acts.extend(self.reset_later(broken, kept));
                 acts.extend(self.cut(broken));
             }
@@ -69,7 +74,9 @@ impl Judge<'_> {
             }
             _ => {
                 if let Some(active) = kept.active.as_ref().filter(|_| is_damage) {
-                    acts.push(Act::Truncate(active.identity.segment, active.end));
+                    let segment = active.identity.segment;
+                    self.quarantine_rest(segment, active.end, &mut acts, ranges);
+                    acts.push(Act::Truncate(segment, active.end));
                 }
             }
         }
@@ -78,7 +85,7 @@ impl Judge<'_> {
         let recent = kept.sealed.iter().rev().take(1).map(|info| info.segment);
         let active = kept.active.as_ref().map(|active| active.identity.segment);
         let spare = kept.spare.map(|identity| identity.segment);
-        // A salvaged log also goes on behind the numbers of records that it does not show.
+        // A salvaged log also shows segments without a link, and those before them may be as new.
         let live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
         let counted = live.filter(|(_, walked)| !cuts && walked.report.is_some());
         let counted = counted.map(|(arranged, _)| arranged.segment);
@@ -87,23 +94,41 @@ impl Judge<'_> {
         (acts, manifest)
     }
 
-    /// Whether good frames may stand behind the break that the bounded search did not find. What
-    /// is cut then is kept, though nothing says that any of it had been durable.
-    fn is_exhausted(&self, broken: Break) -> bool {
-        let report = self.walk.walked[broken.index].report.as_ref();
-        report.is_some_and(|report| report.is_exhausted)
+    /// Copies what is about to be cut where good frames may stand in it that the bounded search did
+    /// not find, though nothing says that any of it had been durable.
+    fn quarantine_exhausted(&self, broken: Break, acts: &mut Vec<Act>, ranges: &mut [Range]) {
+        let live = self.walk.arrangement.live.iter().zip(&self.walk.walked).enumerate();
+        for (index, (arranged, walked)) in live.skip(broken.index) {
+            let is_first = index == broken.index;
+            let start = if is_first { broken.offset.max(LINK_OFFSET) } else { LINK_OFFSET };
+            let report = walked.report.as_ref();
+            if report.is_some_and(|report| report.is_exhausted && !is_blank(report)) {
+                self.quarantine_rest(arranged.segment, start, acts, ranges);
+            }
+        }
     }
 
-    /// Copies the rest of the segment with the break into quarantine.
-    fn quarantine_rest(&self, broken: Break, acts: &mut Vec<Act>, ranges: &mut [Range]) {
-        let Arranged { segment, file_bytes, .. } = self.walk.arrangement.live[broken.index];
-        let report = self.walk.walked[broken.index].report.as_ref();
-        let unwritten = report
+    /// Copies what a segment holds from `start` on into quarantine.
+    fn quarantine_rest(
+        &self,
+        segment: SegmentId,
+        start: u64,
+        acts: &mut Vec<Act>,
+        ranges: &mut [Range],
+    ) {
+        let mut live = self.walk.arrangement.live.iter().zip(&self.walk.walked);
+        let Some((arranged, walked)) = live.find(|(live, _)| live.segment == segment) else {
+            return;
+        };
+        let file_bytes = arranged.file_bytes;
+        let unwritten = walked
+            .report
+            .as_ref()
             .and_then(|report| report.holes.last())
             .filter(|hole| hole.end >= file_bytes)
             .map(|hole| if hole.is_zero { hole.start } else { hole.stale_from });
-        let (start, end) = (broken.offset, unwritten.unwrap_or(file_bytes));
-        if start < FRAMES_OFFSET || end <= start {
+        let end = unwritten.unwrap_or(file_bytes);
+        if end <= start {
             return;
         }
         let (generation, offset) = (self.files.generation, Some(start));
@@ -115,33 +140,41 @@ impl Judge<'_> {
             Act::Rename(to.new_name(), to.name()),
             Act::SyncDir(Folder::Quarantine),
         ]);
-        mark_moved(ranges, segment, end, to.name());
+        mark_moved(ranges, segment, start..end, to.name());
     }
 
     /// Moves everything from the break on into quarantine: the rest of its segment by copy, later
     /// segments whole, the newest first.
     fn quarantine(&self, broken: Break, kept: &Kept, acts: &mut Vec<Act>, ranges: &mut [Range]) {
-        let generation = self.files.generation;
         let live = &self.walk.arrangement.live;
         let spare = kept.spare.map(|identity| identity.segment);
-        let whole_from = broken.index + usize::from(broken.offset >= FRAMES_OFFSET);
-        self.quarantine_rest(broken, acts, ranges);
+        let keeps_some = broken.offset >= FRAMES_OFFSET;
+        if keeps_some {
+            self.quarantine_rest(live[broken.index].segment, broken.offset, acts, ranges);
+        }
+        let whole_from = broken.index + usize::from(keeps_some);
         let later = live.iter().skip(whole_from).rev().map(|arranged| arranged.segment);
         for segment in later.filter(|segment| Some(*segment) != spare) {
-            let name = FileId::Segment(segment).name();
-            let to = FileId::Quarantined(Quarantined { generation, segment, offset: None });
-            // The folder may not be there yet: making a file in it makes it. What is moved may be
-            // known to the kernel alone.
-            acts.extend([
-                Act::Sync(name),
-                Act::Create(to.new_name()),
-                Act::Remove(to.new_name()),
-                Act::Rename(name, to.name()),
-                Act::SyncDir(Folder::Quarantine),
-                Act::SyncDir(Folder::Log),
-            ]);
-            mark_moved(ranges, segment, u64::MAX, to.name());
+            self.move_whole(segment, acts, ranges);
         }
+    }
+
+    /// Moves a segment's file into quarantine.
+    fn move_whole(&self, segment: SegmentId, acts: &mut Vec<Act>, ranges: &mut [Range]) {
+        let (generation, offset) = (self.files.generation, None);
+        let name = FileId::Segment(segment).name();
+        let to = FileId::Quarantined(Quarantined { generation, segment, offset });
+        // The folder may not be there yet: making a file in it makes it. What is moved may be known
+        // to the kernel alone.
+        acts.extend([
+            Act::Sync(name),
+            Act::Create(to.new_name()),
+            Act::Remove(to.new_name()),
+            Act::Rename(name, to.name()),
+            Act::SyncDir(Folder::Quarantine),
+            Act::SyncDir(Folder::Log),
+        ]);
+        mark_moved(ranges, segment, 0..u64::MAX, to.name());
     }
 
     /// Cuts the segment with the break, if it keeps anything.
@@ -174,10 +207,13 @@ impl Judge<'_> {
     }
 }
 
-/// Notes where the bytes of a segment up to `end` have gone.
-fn mark_moved(ranges: &mut [Range], segment: SegmentId, end: u64, to: FileName) {
+/// Notes where bytes of a segment have gone.
+fn mark_moved(ranges: &mut [Range], segment: SegmentId, moved: ops::Range<u64>, to: FileName) {
     let file = FileId::Segment(segment).name();
-    for range in ranges.iter_mut().filter(|range| range.file == file && range.end <= end) {
+    let is_moved = |range: &&mut Range| {
+        range.file == file && range.start >= moved.start && range.end <= moved.end
+    };
+    for range in ranges.iter_mut().filter(is_moved) {
         range.moved_to = Some(to);
     }
 }
