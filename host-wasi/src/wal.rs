@@ -378,9 +378,14 @@ impl<F: Folder> Wal<F> {
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    self.run();
-                    let poison = self.log.poison();
-                    return poison.map_or(Ok(()), |poison| Err(AppendError::Poisoned(poison)));
+                    let undone = self.run();
+                    return match (self.log.poison(), undone) {
+                        (Some(poison), _) => Err(AppendError::Poisoned(poison)),
+                        (None, Some(RolledBack { failure, .. })) => {
+                            Err(AppendError::DiskFull(failure))
+                        }
+                        (None, None) => Ok(()),
+                    };
                 }
             }
         }

@@ -330,6 +330,26 @@ fn a_full_disk_undoes_the_append_and_then_there_is_room_again() {
     assert_eq!(read(&wal), (1..=last).collect::<Vec<_>>());
 }
 
+/// What was buffered does not fit any more: whoever rotates is told that it is gone.
+#[test]
+fn a_rotation_tells_what_a_full_disk_undid() {
+    let memory = Memory::default();
+    let (mut wal, _) = open(&memory, settings(1)).unwrap();
+    fill(&mut wal);
+    let record = [Record::put(b"k", b"v")];
+    let groups = wal.append_groups(&record, &[1], Level::Buffered);
+    assert_eq!(groups.appended[0].last.get(), 41);
+    memory.faults.full.set(true);
+    let full = wal.rotate();
+    assert!(matches!(full, Err(AppendError::DiskFull(_))), "{full:?}");
+    assert_eq!(wal.log().appended().lsn.get(), 40);
+    memory.faults.full.set(false);
+    wal.rotate().unwrap();
+    let groups = wal.append_groups(&record, &[1], Level::Disk);
+    assert_eq!(groups.appended[0].last.get(), 41);
+    assert_eq!(read(&wal), (1..=41).collect::<Vec<_>>());
+}
+
 /// A host gives out so many handles and no more.
 #[test]
 fn a_log_of_many_segments_needs_few_handles() {
