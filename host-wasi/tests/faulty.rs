@@ -373,6 +373,21 @@ fn a_deletion_counts_those_that_went() {
     assert_eq!(wal.delete_before(Lsn::new(5)).unwrap(), 2);
 }
 
+/// A record without key and value takes room all the same.
+#[test]
+fn a_page_of_empty_records_has_an_end() {
+    let memory = Memory::default();
+    let mut settings = settings(1);
+    settings.config.segment_bytes_max = 16 << 20;
+    let (mut wal, _) = open(&memory, settings).unwrap();
+    let groups = wal.append_groups(&vec![Record::default(); 300_000], &[300_000], Level::Disk);
+    assert!(groups.error.is_none(), "{:?}", groups.error);
+    let mut reader = Reader::new(&wal, Start::First, Visibility::Durable).unwrap();
+    assert_eq!(reader.read(&wal, 64_000).unwrap().offsets.len(), 1_000);
+    assert_eq!(reader.read(&wal, u64::MAX).unwrap().offsets.len(), 1 << 18);
+    assert_eq!(reader.read(&wal, 1).unwrap().offsets.len(), 1);
+}
+
 /// A host gives out so many handles and no more.
 #[test]
 fn a_log_of_many_segments_needs_few_handles() {
