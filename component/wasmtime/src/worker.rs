@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use wasmtime::component::ResourceAny;
 
@@ -85,6 +85,8 @@ pub(crate) struct Worker {
     /// Why there is none.
     cause: Arc<str>,
     opened: u64,
+    /// When the log is to be told the time, at the latest.
+    due: Option<Instant>,
     restarts: Vec<Restart>,
     readings: HashMap<u64, Reading>,
     readings_begun: u64,
@@ -136,6 +138,7 @@ impl Worker {
             open: None,
             cause: "".into(),
             opened: 0,
+            due: None,
             restarts: Vec::new(),
             readings: HashMap::new(),
             readings_begun: 0,
@@ -162,6 +165,7 @@ impl Worker {
         self.lock.lock_manifest()?;
         self.open = Some(Open { sandbox, log });
         self.opened += 1;
+        self.due = Some(Instant::now());
         Ok(recovery)
     }
 
@@ -257,8 +261,16 @@ impl Worker {
         while let Some(job) = stashed.take().or_else(|| self.next_job(jobs, is_short)) {
             // Whoever has waited for a sync sleeps, and is not back so soon.
             is_short = !matches!(job, Job::Append(Append { level: types::Level::Disk, .. }));
+            // Callers that leave the thread no pause delay nothing that is due.
+            let begun = Instant::now();
+            if self.due.is_some_and(|due| due <= begun) {
+                self.tick();
+            }
             match job {
-                Job::Append(first) => stashed = self.append_waiting(first, jobs),
+                Job::Append(first) => {
+                    stashed = self.append_waiting(first, jobs);
+                    self.expect(begun);
+                }
                 Job::Watch(watch) => self.watches.push(watch),
                 Job::Call(call) => call(&mut self),
                 Job::Stop => break,
@@ -281,8 +293,9 @@ impl Worker {
                 Err(TryRecvError::Empty) if patience.is_left() => continue,
                 Err(TryRecvError::Empty) => {}
             }
-            let received = match self.time_to_wait() {
-                Some(time) => jobs.recv_timeout(time),
+            self.tick();
+            let received = match self.due {
+                Some(due) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
@@ -293,11 +306,27 @@ impl Worker {
         }
     }
 
-    /// Tells the log the time; for how long it then has nothing to do. Time that is told by the
-    /// caller passes only when the caller says so.
-    fn time_to_wait(&mut self) -> Option<Duration> {
+    /// Appends that were begun at this moment may fall due before what was due until now.
+    fn expect(&mut self, begun: Instant) {
+        let due = match (self.due, &self.config.fsync_policy) {
+            // They are the first since the log said that nothing was: it is asked again.
+            (None, _) => begun,
+            (Some(due), types::FsyncPolicy::BatchMicros(window)) => {
+                begun.checked_add(Duration::from_micros(*window)).map_or(due, |then| then.min(due))
+            }
+            (Some(due), types::FsyncPolicy::Always | types::FsyncPolicy::Os) => due,
+        };
+        let has_age = self.config.segment_age_millis_max.is_some();
+        let has_window = matches!(self.config.fsync_policy, types::FsyncPolicy::BatchMicros(_));
+        self.due = (has_age || has_window).then_some(due);
+    }
+
+    /// Tells the log the time, and asks when that is due next. Time that is told by the caller
+    /// passes only when the caller says so.
+    fn tick(&mut self) {
+        self.due = None;
         if self.config.injected.is_some() || self.open.is_none() {
-            return None;
+            return;
         }
         // A poisoned or closed log has nothing to do, ever. A trap shows at the next call.
         let time_of_day = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -306,7 +335,9 @@ impl Worker {
         self.look_after_watches();
         // The clock may be set while we look, back or on.
         let now = before.max(time_of_day());
-        due.map(|due| Duration::from_micros(due).saturating_sub(now))
+        self.due = due.and_then(|due| {
+            Instant::now().checked_add(Duration::from_micros(due).saturating_sub(now))
+        });
     }
 
     /// Appends what waits, and returns the first call that is no append.
@@ -497,16 +528,14 @@ mod tests {
     use seawall_core::record::Record;
     use std::sync::mpsc::{Sender, channel};
 
-    fn program() -> Program {
+    fn program(limits: &Limits) -> Program {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/component/seawall.wasm");
         let component = std::fs::read(path).expect("`cargo xtask component` makes it");
-        Program::compile(&component, &Limits::default()).unwrap()
+        Program::compile(&component, limits).unwrap()
     }
 
     fn open(path: &std::path::Path) -> Worker {
-        let program = program();
-        let config = program.default_config();
-        Worker::open(program, path.to_owned(), config).unwrap().0
+        open_with(&Limits::default(), path, |_| {})
     }
 
     fn append(
@@ -582,7 +611,7 @@ mod tests {
     #[test]
     fn an_opening_after_a_trap_repeats_no_salt_and_takes_over_its_own_owner() {
         let temp = tempfile::tempdir().unwrap();
-        let program = program();
+        let program = program(&Limits::default());
         let injected = types::Injected { log_id: (1, 2), seed: 7, now_micros: 1 };
         let config = types::Config {
             exclusion: types::Exclusion::Owner("me".to_owned()),
@@ -596,5 +625,50 @@ mod tests {
         worker.tell(Sandbox::stats).expect("it is open again, over its own OWNER");
         let next = worker.config_now().injected.map(|injected| injected.seed);
         assert_ne!(first, next);
+    }
+
+    fn open_with(
+        limits: &Limits,
+        path: &std::path::Path,
+        change: impl FnOnce(&mut types::Config),
+    ) -> Worker {
+        let program = program(limits);
+        let mut config = program.default_config();
+        change(&mut config);
+        Worker::open(program, path.to_owned(), config).unwrap().0
+    }
+
+    /// The figures after a life in which a call is always waiting.
+    fn without_pause(worker: Worker, level: types::Level) -> types::Stats {
+        let (jobs, taken) = channel();
+        let appended = append(&jobs, &[Record::put(b"a", b"b")], level);
+        for _ in 0..100 {
+            let call = |_: &mut Worker| std::thread::sleep(Duration::from_millis(1));
+            jobs.send(Job::Call(Box::new(call))).unwrap();
+        }
+        let (reply, stats) = oneshot::channel();
+        let call = move |worker: &mut Worker| reply.send(worker.tell(Sandbox::stats)).unwrap();
+        jobs.send(Job::Call(Box::new(call))).unwrap();
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        appended.blocking_recv().unwrap().result.unwrap();
+        stats.blocking_recv().unwrap().unwrap()
+    }
+
+    #[test]
+    fn callers_that_leave_no_pause_delay_nothing_that_is_due() {
+        for level in [types::Level::Buffered, types::Level::Os] {
+            let temp = tempfile::tempdir().unwrap();
+            let worker = open_with(&Limits::default(), temp.path(), |config| {
+                config.fsync_policy = types::FsyncPolicy::BatchMicros(5_000);
+            });
+            assert_eq!(without_pause(worker, level).durable, 1);
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.fsync_policy = types::FsyncPolicy::Os;
+            config.segment_age_millis_max = Some(20);
+        });
+        assert_eq!(without_pause(worker, types::Level::Disk).segments.len(), 2);
     }
 }
