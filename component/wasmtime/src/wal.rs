@@ -341,7 +341,7 @@ impl Wal {
     /// # Errors
     /// What `log.truncate-after` of the contract says, and [`Error::Unknown`].
     pub fn truncate_after(&self, lsn: u64) -> Pending<()> {
-        self.call(move |worker| worker.ask(|guest, log| guest.truncate_after(log, lsn)))
+        self.call(move |worker| worker.truncate_after(lsn))
     }
 
     /// Makes everything durable and marks a clean end. All later calls fail with `closed`.

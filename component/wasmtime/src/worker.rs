@@ -55,11 +55,14 @@ pub(crate) struct Watch {
     pub(crate) subscription: Option<ResourceAny>,
 }
 
-/// A cursor outlives a trap: it goes on from its next record.
+/// A cursor outlives a trap: it goes on from its next record. What the log was cut to meanwhile the
+/// store does not know any more, so that it is kept here.
 struct Reading {
     cursor: Option<ResourceAny>,
     next: u64,
     visibility: types::Visibility,
+    /// Records that it had shown are gone, and it has yet to say so: the last that was left.
+    truncated: Option<u64>,
 }
 
 /// The component trapped, and the log was recovered in a new store.
@@ -210,11 +213,22 @@ impl Worker {
             }
             started => started?,
         };
+        self.cut_readings(recovery.last);
         if self.restarts.len() == RESTARTS_KEPT {
             self.restarts.remove(0);
         }
         self.restarts.push(Restart { cause: self.cause.clone(), recovery });
         Ok(())
+    }
+
+    /// The log ends with record `last`: cursors that have shown more are to say so.
+    fn cut_readings(&mut self, last: u64) {
+        let next = last.saturating_add(1);
+        for reading in self.readings.values_mut() {
+            if reading.next > next {
+                (reading.truncated, reading.next) = (Some(last), next);
+            }
+        }
     }
 
     /// Makes a call. A trap, or a panic of the host, costs the store.
@@ -248,6 +262,12 @@ impl Worker {
         call: impl FnOnce(&mut Sandbox, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Error> {
         self.with(call)
+    }
+
+    pub(crate) fn truncate_after(&mut self, lsn: u64) -> Result<(), Error> {
+        self.ask(|sandbox, log| sandbox.truncate_after(log, lsn))?;
+        self.cut_readings(lsn);
+        Ok(())
     }
 
     pub(crate) fn take_restarts(&mut self) -> Vec<Restart> {
@@ -451,8 +471,8 @@ impl Worker {
         let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
         let next = self.with(|sandbox, _| sandbox.next_lsn(cursor))?;
         self.readings_begun += 1;
-        self.readings
-            .insert(self.readings_begun, Reading { cursor: Some(cursor), next, visibility });
+        let reading = Reading { cursor: Some(cursor), next, visibility, truncated: None };
+        self.readings.insert(self.readings_begun, reading);
         Ok(self.readings_begun)
     }
 
@@ -463,13 +483,7 @@ impl Worker {
             return Ok(cursor);
         }
         let (start, visibility) = (types::Start::Lsn(reading.next), reading.visibility);
-        let cursor = match self.ask(|sandbox, log| sandbox.read_from(log, start, visibility)) {
-            // Records that it had been shown were not durable, and the trap has cost them.
-            Err(Error::Log(types::Error::BeyondEnd(last))) => {
-                return Err(Error::Log(types::Error::Truncated(last)));
-            }
-            renewed => renewed?,
-        };
+        let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
         if let Some(reading) = self.readings.get_mut(&number) {
             reading.cursor = Some(cursor);
         }
@@ -477,6 +491,7 @@ impl Worker {
     }
 
     pub(crate) fn read(&mut self, number: u64, bytes_max: u32) -> Result<Page, Error> {
+        self.tell_truncation(number)?;
         let cursor = self.cursor(number)?;
         let page = self.ask(|sandbox, _| sandbox.read_batch(cursor, bytes_max));
         let next = match &page {
@@ -489,6 +504,21 @@ impl Worker {
             reading.next = next;
         }
         page.map(Page::new)
+    }
+
+    /// Fails once where records that a cursor has shown are gone. It is begun anew then: that it
+    /// tells the same is needed no more.
+    fn tell_truncation(&mut self, number: u64) -> Result<(), Error> {
+        self.ensure_open()?;
+        let Some(reading) = self.readings.get_mut(&number) else { return Err(Error::Stopped) };
+        let Some(last) = reading.truncated else { return Ok(()) };
+        if let Some(cursor) = reading.cursor.take() {
+            self.with(|sandbox, _| sandbox.release(cursor))?;
+        }
+        if let Some(reading) = self.readings.get_mut(&number) {
+            reading.truncated = None;
+        }
+        Err(Error::Log(types::Error::Truncated(last)))
     }
 
     pub(crate) fn skip_damage(&mut self, number: u64) -> Result<(), Error> {
@@ -670,5 +700,62 @@ mod tests {
             config.segment_age_millis_max = Some(20);
         });
         assert_eq!(without_pause(worker, types::Level::Disk).segments.len(), 2);
+    }
+
+    /// Puts records into the log, one by one.
+    fn put(worker: &mut Worker, count: u64, value: &[u8], level: types::Level) {
+        for _ in 0..count {
+            let groups = Groups::of(&[Record::put(b"key", value)]).unwrap();
+            let result = worker.ask(|sandbox, log| sandbox.append(log, &groups, level)).unwrap();
+            assert!(result.error.is_none(), "{:?}", result.error);
+        }
+    }
+
+    fn trap(worker: &mut Worker) {
+        let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
+        assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
+    }
+
+    #[test]
+    fn a_cursor_is_told_once_of_a_truncation_that_a_trap_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open(temp.path());
+        put(&mut worker, 10, b"old", types::Level::Os);
+        let durable = types::Visibility::Durable;
+        let far = worker.begin_reading(types::Start::First, durable).unwrap();
+        let near = worker.begin_reading(types::Start::First, durable).unwrap();
+        let none = worker.begin_reading(types::Start::Lsn(3), durable).unwrap();
+        assert_eq!(worker.read(far, 1 << 20).unwrap().len(), 10);
+        assert_eq!(worker.read(near, 1).unwrap().len(), 1);
+        worker.truncate_after(5).unwrap();
+        put(&mut worker, 7, b"new", types::Level::Os);
+        trap(&mut worker);
+        let told = worker.read(far, 1 << 20);
+        assert!(matches!(told, Err(Error::Log(types::Error::Truncated(5)))), "{told:?}");
+        for (number, first) in [(far, 6), (near, 2), (none, 3)] {
+            let page = worker.read(number, 1 << 20).unwrap();
+            // A page is of one segment, and a truncation begins another.
+            assert_eq!(page.first(), first);
+        }
+        let page = worker.read(none, 1 << 20).unwrap();
+        assert_eq!((page.first(), page.records().next().unwrap().record.value), (6, &b"new"[..]));
+        // The trap may come in the middle of it.
+        let lost: Result<(), _> = worker.tell(|sandbox, log| {
+            sandbox.truncate_after(log, 3)?.unwrap();
+            panic!("on purpose")
+        });
+        assert!(matches!(lost, Err(Error::Unknown(_))));
+        put(&mut worker, 9, b"newest", types::Level::Os);
+        for number in [far, none] {
+            let told = worker.read(number, 1 << 20);
+            assert!(matches!(told, Err(Error::Log(types::Error::Truncated(3)))), "{told:?}");
+            assert_eq!(worker.next_lsn(number).unwrap(), 4);
+            assert_eq!(worker.read(number, 1 << 20).unwrap().first(), 4);
+        }
+        // And without a trap as well.
+        worker.truncate_after(4).unwrap();
+        let told = worker.read(far, 1 << 20);
+        assert!(matches!(told, Err(Error::Log(types::Error::Truncated(4)))), "{told:?}");
+        assert!(worker.read(far, 1 << 20).unwrap().is_empty());
     }
 }
