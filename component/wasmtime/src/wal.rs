@@ -344,12 +344,15 @@ impl Wal {
         self.call(move |worker| worker.truncate_after(lsn))
     }
 
-    /// Makes everything durable and marks a clean end. All later calls fail with `closed`.
+    /// Makes everything durable and marks a clean end. Calls that would change the log fail with
+    /// `closed` from then on; what it holds can still be read, unless the component traps: then
+    /// every call fails so.
     ///
     /// # Errors
-    /// What `log.close` of the contract says, and [`Error::Unknown`].
+    /// What `log.close` of the contract says, and [`Error::Unknown`]: it may be closed or not, and
+    /// is recovered.
     pub fn close(&self) -> Pending<()> {
-        self.call(|worker| worker.ask(crate::sandbox::Sandbox::close))
+        self.call(Worker::close)
     }
 
     /// Figures about the log.

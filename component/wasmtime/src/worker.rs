@@ -87,6 +87,9 @@ pub(crate) struct Worker {
     open: Option<Open>,
     /// Why there is none.
     cause: Arc<str>,
+    /// What every call says once a trap has cost the store: a log that was closed or poisoned is
+    /// not opened again.
+    ended: Option<Error>,
     opened: u64,
     /// When the log is to be told the time, at the latest.
     due: Option<Instant>,
@@ -140,6 +143,7 @@ impl Worker {
             lock,
             open: None,
             cause: "".into(),
+            ended: None,
             opened: 0,
             due: None,
             restarts: Vec::new(),
@@ -207,6 +211,9 @@ impl Worker {
         if self.open.is_some() {
             return Ok(());
         }
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
+        }
         let recovery = match self.start() {
             Err(Error::Log(error)) => {
                 return Err(Error::Down(Error::Log(error).to_string().into()));
@@ -254,7 +261,16 @@ impl Worker {
         &mut self,
         call: impl FnOnce(&mut Sandbox, ResourceAny) -> Called<T>,
     ) -> Result<T, Error> {
-        Ok(self.with(call)??)
+        let answer = self.with(call)?;
+        answer.map_err(|error| self.heed(error))
+    }
+
+    /// A poisoned log stays so, also when a trap costs the store that knows of it.
+    fn heed(&mut self, error: types::Error) -> Error {
+        if let (types::Error::Poisoned(_), None) = (&error, &self.ended) {
+            self.ended = Some(Error::Log(error.clone()));
+        }
+        Error::Log(error)
     }
 
     pub(crate) fn tell<T>(
@@ -262,6 +278,12 @@ impl Worker {
         call: impl FnOnce(&mut Sandbox, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Error> {
         self.with(call)
+    }
+
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        self.ask(Sandbox::close)?;
+        self.ended = Some(Error::Log(types::Error::Closed));
+        Ok(())
     }
 
     pub(crate) fn truncate_after(&mut self, lsn: u64) -> Result<(), Error> {
@@ -418,7 +440,8 @@ impl Worker {
                 rest
             }
             Some(error) => {
-                answer(rest, &Error::Log(error));
+                let error = self.heed(error);
+                answer(rest, &error);
                 Vec::new()
             }
             None => {
@@ -468,12 +491,29 @@ impl Worker {
         start: types::Start,
         visibility: types::Visibility,
     ) -> Result<u64, Error> {
-        let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
+        let cursor = self.new_cursor(start, visibility)?;
         let next = self.with(|sandbox, _| sandbox.next_lsn(cursor))?;
         self.readings_begun += 1;
         let reading = Reading { cursor: Some(cursor), next, visibility, truncated: None };
         self.readings.insert(self.readings_begun, reading);
         Ok(self.readings_begun)
+    }
+
+    fn new_cursor(
+        &mut self,
+        start: types::Start,
+        visibility: types::Visibility,
+    ) -> Result<ResourceAny, Error> {
+        let level = match visibility {
+            types::Visibility::Durable => types::Level::Disk,
+            types::Visibility::Written => types::Level::Os,
+        };
+        // `read-from` does the same, and does not tell where that poisons the log.
+        match self.ask(|sandbox, log| sandbox.sync(log, level)) {
+            Ok(_) | Err(Error::Log(types::Error::Poisoned(_) | types::Error::Closed)) => {}
+            Err(error) => return Err(error),
+        }
+        self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))
     }
 
     fn cursor(&mut self, number: u64) -> Result<ResourceAny, Error> {
@@ -483,7 +523,7 @@ impl Worker {
             return Ok(cursor);
         }
         let (start, visibility) = (types::Start::Lsn(reading.next), reading.visibility);
-        let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
+        let cursor = self.new_cursor(start, visibility)?;
         if let Some(reading) = self.readings.get_mut(&number) {
             reading.cursor = Some(cursor);
         }
