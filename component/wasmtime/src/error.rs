@@ -18,7 +18,7 @@ pub enum Error {
     /// closed or poisoned: read its end.
     Unknown(Arc<str>),
     /// The component trapped before, and the log cannot be opened again, or it could not be
-    /// started. The next call tries once more.
+    /// started. The next call tries once more, unless the folder holds another log by now.
     Down(Arc<str>),
     /// Somebody else writes the log in this folder: this process or another, native or not.
     Locked(PathBuf),

@@ -61,6 +61,11 @@ impl Lock {
         Ok(lock)
     }
 
+    /// The folder itself: whatever its name leads to by now, it is the one that is locked.
+    pub(crate) fn folder(&self) -> io::Result<File> {
+        Ok(self.folder.try_clone()?.into_std_file())
+    }
+
     /// Extends the lock to the manifest, which an opening may have made, or made anew.
     pub(crate) fn lock_manifest(&mut self) -> Result<(), Error> {
         // Ours would keep us from it.

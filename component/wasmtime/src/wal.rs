@@ -162,7 +162,7 @@ impl Wal {
         let jobs = Jobs { sender, short: Arc::default() };
         let (reply, opened) = oneshot::channel();
         let folder = path.clone();
-        let run = move || match Worker::open(program, path, config) {
+        let run = move || match Worker::open(program, &path, config) {
             Ok((worker, recovery)) => {
                 reply.send(Ok(recovery)).ok();
                 worker.run(&taken);

@@ -11,7 +11,7 @@ use crate::types;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -81,7 +81,6 @@ struct Open {
 
 pub(crate) struct Worker {
     program: Program,
-    path: PathBuf,
     config: types::Config,
     lock: Lock,
     open: Option<Open>,
@@ -90,6 +89,7 @@ pub(crate) struct Worker {
     /// What every call says once a trap has cost the store: a log that was closed or poisoned is
     /// not opened again.
     ended: Option<Error>,
+    log_id: Option<(u64, u64)>,
     opened: u64,
     /// When the log is to be told the time, at the latest.
     due: Option<Instant>,
@@ -132,18 +132,18 @@ impl Worker {
     /// Takes the lock, starts the component and opens the log.
     pub(crate) fn open(
         program: Program,
-        path: PathBuf,
+        path: &Path,
         config: types::Config,
     ) -> Result<(Self, types::Recovery), Error> {
-        let lock = Lock::take(&path)?;
+        let lock = Lock::take(path)?;
         let mut worker = Self {
             program,
-            path,
             config,
             lock,
             open: None,
             cause: "".into(),
             ended: None,
+            log_id: None,
             opened: 0,
             due: None,
             restarts: Vec::new(),
@@ -159,8 +159,8 @@ impl Worker {
         let config = self.config_now();
         let started = catch_unwind(AssertUnwindSafe(|| {
             let Program { instance, limits, .. } = &self.program;
-            let mut sandbox = Sandbox::new(instance, *limits, &self.path)?;
-            let opened = sandbox.open(&config)?;
+            let mut sandbox = Sandbox::new(instance, *limits)?;
+            let opened = sandbox.open(self.lock.folder()?, &config)?;
             Ok::<_, wasmtime::Error>((sandbox, opened))
         }));
         let (sandbox, opened) = match started {
@@ -170,6 +170,13 @@ impl Worker {
         };
         let (log, recovery) = opened?;
         self.lock.lock_manifest()?;
+        if self.log_id.is_some_and(|id| id != recovery.log_id || recovery.is_new) {
+            // Somebody has taken the files away. What is there now nobody here has asked for.
+            let why = "the folder holds another log than before";
+            self.ended = Some(Error::Down(why.into()));
+            return Err(Error::Down(why.into()));
+        }
+        self.log_id = Some(recovery.log_id);
         self.open = Some(Open { sandbox, log });
         self.opened += 1;
         self.due = Some(Instant::now());
@@ -604,7 +611,7 @@ mod tests {
         Program::compile(&component, limits).unwrap()
     }
 
-    fn open(path: &std::path::Path) -> Worker {
+    fn open(path: &Path) -> Worker {
         open_with(&Limits::default(), path, |_| {})
     }
 
@@ -688,7 +695,7 @@ mod tests {
             injected: Some(injected),
             ..program.default_config()
         };
-        let (mut worker, _) = Worker::open(program, temp.path().to_owned(), config).unwrap();
+        let (mut worker, _) = Worker::open(program, temp.path(), config).unwrap();
         let first = worker.config.injected.map(|injected| injected.seed);
         let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
         assert!(matches!(lost, Err(Error::Unknown(_))));
@@ -697,15 +704,11 @@ mod tests {
         assert_ne!(first, next);
     }
 
-    fn open_with(
-        limits: &Limits,
-        path: &std::path::Path,
-        change: impl FnOnce(&mut types::Config),
-    ) -> Worker {
+    fn open_with(limits: &Limits, path: &Path, change: impl FnOnce(&mut types::Config)) -> Worker {
         let program = program(limits);
         let mut config = program.default_config();
         change(&mut config);
-        Worker::open(program, path.to_owned(), config).unwrap().0
+        Worker::open(program, path, config).unwrap().0
     }
 
     /// The figures after a life in which a call is always waiting.
@@ -797,5 +800,22 @@ mod tests {
         let told = worker.read(far, 1 << 20);
         assert!(matches!(told, Err(Error::Log(types::Error::Truncated(4)))), "{told:?}");
         assert!(worker.read(far, 1 << 20).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_log_in_the_place_of_another_is_not_taken_for_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.injected = Some(types::Injected { log_id: (1, 2), seed: 7, now_micros: 1 });
+        });
+        put(&mut worker, 1, b"value", types::Level::Disk);
+        for entry in std::fs::read_dir(temp.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        trap(&mut worker);
+        for _ in 0..2 {
+            let down = worker.tell(Sandbox::stats);
+            assert!(matches!(down, Err(Error::Down(_))), "{down:?}");
+        }
     }
 }

@@ -92,14 +92,32 @@ fn a_log_that_cannot_come_back_says_so() {
     let config = types::Config { segment_bytes_max: 16 << 20, ..program.default_config() };
     let (wal, _) = Wal::open(&program, &folder, config).wait().unwrap();
     wal.append_with(&Record::put(b"a", b"b"), types::Level::Disk).wait().unwrap();
+    let segment = folder.join("00000000000000000001.wal");
     let aside = temp.path().join("aside");
-    std::fs::rename(&folder, &aside).unwrap();
+    std::fs::rename(&segment, &aside).unwrap();
     trap(&wal);
     let down = wal.append(&Record::put(b"c", b"d")).wait();
     assert!(matches!(down, Err(Error::Down(_))), "{down:?}");
-    std::fs::rename(&aside, &folder).unwrap();
+    std::fs::rename(&aside, &segment).unwrap();
     assert_eq!(wal.append(&Record::put(b"c", b"d")).wait().unwrap().first, 2);
     wal.close().wait().unwrap();
+}
+
+/// The folder is the one that was locked, whatever its name leads to by then.
+#[test]
+fn a_log_is_found_again_where_its_folder_was_moved() {
+    let program = limited(&STARVED);
+    let temp = tempfile::tempdir().unwrap();
+    let (folder, moved) = (temp.path().join("log"), temp.path().join("moved"));
+    let config = types::Config { segment_bytes_max: 16 << 20, ..program.default_config() };
+    let (wal, _) = Wal::open(&program, &folder, config).wait().unwrap();
+    wal.append_with(&Record::put(b"a", b"b"), types::Level::Disk).wait().unwrap();
+    std::fs::rename(&folder, &moved).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    trap(&wal);
+    assert_eq!(wal.append(&Record::put(b"c", b"d")).wait().unwrap().first, 2);
+    wal.close().wait().unwrap();
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 0);
 }
 
 /// A trap opens no log again that was closed: its end stays clean, and nobody owns it.
