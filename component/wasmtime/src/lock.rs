@@ -91,21 +91,34 @@ impl Lock {
     }
 }
 
-/// As `mkdir -p`, each new name made durable, from the top down.
+/// As `mkdir -p`, each new name made durable, from the top down. So is the folder's own where it
+/// was there: whoever made it may not have come to that.
 fn make_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    if !path.is_dir() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_folder(parent)?;
+        }
+        match std::fs::create_dir(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result?,
+        }
+    }
+    sync_parent(path)
+}
+
+/// A parent that we may not read cannot be synced. Folders are often handed over that way, and
+/// whoever made them has made them durable or not, long before.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    // Windows has no such call; its file systems keep names by themselves.
+    if cfg!(windows) {
         return Ok(());
     }
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
-    };
-    make_folder(parent)?;
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match File::open(parent) {
+        Ok(parent) => parent.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
     }
-    // Windows has no such call; its file systems keep names by themselves.
-    if cfg!(windows) { Ok(()) } else { File::open(parent)?.sync_all() }
 }

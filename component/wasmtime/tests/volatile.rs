@@ -253,6 +253,30 @@ fn a_poisoned_log_stays_poisoned_after_a_trap() {
     }
 }
 
+/// Whoever made the folder may not have made its name durable.
+#[test]
+fn a_log_in_a_folder_that_was_there_outlives_the_power() {
+    let Some((_machine, mut volatile)) = mount() else { return };
+    let program = program();
+    for seed in 0..8 {
+        let folder = volatile.path().join(format!("made-{seed}"));
+        std::fs::create_dir(&folder).expect("there is room");
+        let (wal, _) = open_default(&program, &folder);
+        wal.append_with(&Record::put(b"key", b"value"), types::Level::Disk)
+            .wait()
+            .expect("it is sound");
+        drop(wal);
+        volatile.cut(seed).expect("it mounts again");
+        let (wal, recovery) = open_default(&program, &folder);
+        assert_eq!(recovery.last, 1);
+        drop(wal);
+    }
+}
+
+fn open_default(program: &Program, folder: &Path) -> (Wal, types::Recovery) {
+    Wal::open(program, folder, program.default_config()).wait().expect("it opens")
+}
+
 #[test]
 fn power_cuts_lose_nothing() {
     let Some((_machine, mut volatile)) = mount() else { return };
