@@ -277,10 +277,11 @@ impl Wal {
     /// Waits until something has come by itself: it makes nothing durable.
     ///
     /// # Errors
-    /// `poisoned` or `closed` when it never will, and [`Error::Unknown`].
+    /// `poisoned` or `closed` when it never will, and [`Error::Unknown`] when the component trapped
+    /// and its log then ended before the record that was named: others may come in its place.
     pub fn wait_for(&self, interest: types::Interest) -> Pending<()> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::Watch(Watch { interest, reply, subscription: None }));
+        self.jobs.send(Job::Watch(Watch::new(interest, reply)));
         Pending::new(received(answer))
     }
 

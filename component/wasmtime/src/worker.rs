@@ -53,6 +53,24 @@ pub(crate) struct Watch {
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
     /// In the store that there is now.
     pub(crate) subscription: Option<ResourceAny>,
+    /// A trap may have cost the records that it waits for, and others come in their place: why.
+    pub(crate) lost: Option<Arc<str>>,
+}
+
+impl Watch {
+    pub(crate) const fn new(
+        interest: types::Interest,
+        reply: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        Self { interest, reply, subscription: None, lost: None }
+    }
+
+    /// The last record that there was, as far as it goes by what it waits for.
+    fn last(&self) -> u64 {
+        match self.interest {
+            types::Interest::Durable(lsn) | types::Interest::RecordsAfter(lsn) => lsn,
+        }
+    }
 }
 
 /// A cursor outlives a trap: it goes on from its next record. What the log was cut to meanwhile the
@@ -228,6 +246,11 @@ impl Worker {
             started => started?,
         };
         self.cut_readings(recovery.last);
+        for watch in &mut self.watches {
+            if watch.last() > recovery.last {
+                watch.lost = Some(self.cause.clone());
+            }
+        }
         if self.restarts.len() == RESTARTS_KEPT {
             self.restarts.remove(0);
         }
@@ -458,38 +481,46 @@ impl Worker {
         }
     }
 
+    /// The list stays where a trap finds it: what is in it goes with the store.
     fn look_after_watches(&mut self) {
-        for mut watch in std::mem::take(&mut self.watches) {
-            match self.look_after(&mut watch) {
-                Ok(false) => self.watches.push(watch),
-                Ok(true) => {
-                    watch.reply.send(Ok(())).ok();
+        let mut at = 0;
+        while at < self.watches.len() {
+            let result = match self.look_after(at) {
+                Ok(false) => {
+                    at += 1;
+                    continue;
                 }
-                Err(error) => {
-                    watch.reply.send(Err(error)).ok();
-                }
+                result => result.map(|_| ()),
+            };
+            let watch = self.watches.swap_remove(at);
+            watch.reply.send(result).ok();
+            if let Some(subscription) = watch.subscription {
+                // A trap here shows at the next call.
+                self.with(|sandbox, _| sandbox.release(subscription)).ok();
             }
         }
     }
 
     /// Whether what somebody waits for has come. Whoever has gone away has no need of it.
-    fn look_after(&mut self, watch: &mut Watch) -> Result<bool, Error> {
-        let interest = watch.interest;
-        let subscription = match watch.subscription {
+    fn look_after(&mut self, at: usize) -> Result<bool, Error> {
+        let Some(Watch { interest, reply, subscription, lost }) = self.watches.get(at) else {
+            return Ok(false);
+        };
+        if let Some(cause) = lost {
+            return Err(Error::Unknown(cause.clone()));
+        }
+        if reply.is_closed() {
+            return Ok(true);
+        }
+        let (interest, subscription) = (*interest, *subscription);
+        let subscription = match subscription {
             Some(subscription) => subscription,
             None => self.with(|sandbox, log| sandbox.subscribe(log, interest))?,
         };
-        let is_ready = if watch.reply.is_closed() {
-            Ok(true)
-        } else {
-            self.ask(|sandbox, _| sandbox.is_ready(subscription))
-        };
-        if matches!(is_ready, Ok(false)) {
+        if let Some(watch) = self.watches.get_mut(at) {
             watch.subscription = Some(subscription);
-        } else if !matches!(is_ready, Err(Error::Unknown(_))) {
-            self.with(|sandbox, _| sandbox.release(subscription))?;
         }
-        is_ready
+        self.ask(|sandbox, _| sandbox.is_ready(subscription))
     }
 
     /// Begins to read; the cursor's number.
@@ -817,5 +848,45 @@ mod tests {
             let down = worker.tell(Sandbox::stats);
             assert!(matches!(down, Err(Error::Down(_))), "{down:?}");
         }
+    }
+
+    #[test]
+    fn a_watch_outlives_a_trap_unless_its_records_did_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.fsync_policy = types::FsyncPolicy::Os;
+        });
+        put(&mut worker, 2, b"value", types::Level::Os);
+        put(&mut worker, 1, b"lost", types::Level::Buffered);
+        let interests = [
+            types::Interest::RecordsAfter(9),
+            types::Interest::Durable(2),
+            types::Interest::RecordsAfter(2),
+            types::Interest::Durable(3),
+        ];
+        let mut answers: Vec<_> = interests
+            .into_iter()
+            .map(|interest| {
+                let (reply, answer) = oneshot::channel();
+                worker.watches.push(Watch::new(interest, reply));
+                answer
+            })
+            .collect();
+        worker.look_after_watches();
+        assert_eq!(worker.watches.len(), 4);
+        // What stands for the log is no subscription: the component traps while it looks.
+        worker.watches[0].subscription = worker.open.as_ref().map(|open| open.log);
+        worker.look_after_watches();
+        assert_eq!(worker.take_restarts().len(), 1);
+        put(&mut worker, 1, b"other", types::Level::Os);
+        worker.look_after_watches();
+        let mut answer = |number: usize| answers[number].try_recv();
+        assert!(matches!(answer(0), Ok(Err(Error::Unknown(_)))));
+        assert!(matches!(answer(1), Ok(Ok(()))));
+        assert!(answer(2).is_err(), "it waits");
+        assert!(matches!(answer(3), Ok(Err(Error::Unknown(_)))));
+        put(&mut worker, 1, b"other", types::Level::Disk);
+        worker.look_after_watches();
+        assert!(matches!(answer(2), Ok(Ok(()))));
     }
 }
