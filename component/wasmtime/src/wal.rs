@@ -6,7 +6,7 @@ use crate::patience::Patience;
 use crate::program::Program;
 use crate::types;
 use crate::worker::{Answered, Append, Job, Restart, Watch, Worker};
-use seawall_core::record::Record;
+use seawall_core::record::{Record, RecordKind};
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -236,6 +236,7 @@ impl Wal {
         let level = level.unwrap_or(self.level);
         let groups = match Groups::of(records) {
             _ if records.is_empty() => return refuse(types::Error::EmptyBatch),
+            _ if records.iter().any(has_lost_value) => return refuse(types::Error::MalformedBatch),
             None => return refuse(too_large(records)),
             Some(groups) => groups,
         };
@@ -397,6 +398,11 @@ fn ask<T: Send + 'static>(
 
 fn refuse<T: Send + 'static>(error: types::Error) -> Pending<T> {
     Pending::new(std::future::ready(Err(Error::Log(error))))
+}
+
+/// A tombstone has no value: here neither.
+fn has_lost_value(record: &Record<'_>) -> bool {
+    record.kind == RecordKind::Delete && !record.value.is_empty()
 }
 
 fn too_large(records: &[Record<'_>]) -> types::Error {

@@ -132,14 +132,6 @@ fn rank(level: types::Level) -> u8 {
     }
 }
 
-/// Whether the append that failed so says nothing about those behind it.
-fn concerns_one(error: &types::Error) -> bool {
-    matches!(
-        error,
-        types::Error::TooLarge(_) | types::Error::EmptyBatch | types::Error::MalformedBatch
-    )
-}
-
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -454,6 +446,15 @@ impl Worker {
         };
         let (appended, error) = match self.ask(|sandbox, log| sandbox.append(log, groups, level)) {
             Ok(result) => (result.appended, result.error),
+            // One of them is wrong, nothing was appended, and the others cannot help it.
+            Err(Error::Log(types::Error::MalformedBatch | types::Error::EmptyBatch))
+                if waiting.len() > 1 =>
+            {
+                for append in waiting {
+                    self.append_gathered(vec![append]);
+                }
+                return Vec::new();
+            }
             Err(error) => {
                 answer(waiting, &error);
                 return Vec::new();
@@ -464,7 +465,8 @@ impl Worker {
             append.answer(Ok(appended));
         }
         match error {
-            Some(error) if concerns_one(&error) && !rest.is_empty() => {
+            // It says nothing about those behind it.
+            Some(error @ types::Error::TooLarge(_)) if !rest.is_empty() => {
                 let failed = rest.remove(0);
                 failed.answer(Err(Error::Log(error)));
                 rest
@@ -888,5 +890,24 @@ mod tests {
         put(&mut worker, 1, b"other", types::Level::Disk);
         worker.look_after_watches();
         assert!(matches!(answer(2), Ok(Ok(()))));
+    }
+
+    #[test]
+    fn one_that_is_malformed_takes_no_other_with_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let worker = open(temp.path());
+        let (jobs, taken) = channel();
+        let first = append(&jobs, &[Record::put(b"a", b"b")], types::Level::Os);
+        let mut groups = Groups::of(&[Record::put(b"c", b"d")]).unwrap();
+        groups.records.data.push(0);
+        let (reply, malformed) = oneshot::channel();
+        jobs.send(Job::Append(Append { groups, level: types::Level::Os, reply })).unwrap();
+        let last = append(&jobs, &[Record::put(b"e", b"f")], types::Level::Os);
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        assert_eq!(first.blocking_recv().unwrap().result.unwrap().first, 1);
+        let malformed = malformed.blocking_recv().unwrap().result;
+        assert!(matches!(malformed, Err(Error::Log(types::Error::MalformedBatch))));
+        assert_eq!(last.blocking_recv().unwrap().result.unwrap().first, 2);
     }
 }

@@ -150,6 +150,19 @@ fn a_log_that_was_closed_stays_closed() {
     assert_eq!(recovery.last, 1);
 }
 
+/// A tombstone has no value. Whoever gives it one hears of it, and nobody else does.
+#[test]
+fn a_tombstone_with_a_value_is_refused() {
+    let program = limited(&Limits::default());
+    let temp = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(&program, temp.path(), program.default_config()).wait().unwrap();
+    let odd = Record { value: b"x", ..Record::delete(b"key") };
+    let refused = wal.append_batch(&[Record::put(b"a", b"b"), odd]).wait();
+    assert!(matches!(refused, Err(Error::Log(types::Error::MalformedBatch))), "{refused:?}");
+    assert_eq!(wal.append(&Record::delete(b"key")).wait().unwrap().first, 1);
+    wal.close().wait().unwrap();
+}
+
 /// Tasks and threads wait for the same thing.
 #[test]
 fn tasks_append_and_are_woken() {
