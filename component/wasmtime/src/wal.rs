@@ -445,7 +445,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The next records, about `bytes_max` of keys and values, at least one if there is one.
+    /// The next records, about `bytes_max` of keys and values, at least one if there is one. Each
+    /// counts for 64 bytes more, and an eighth of the component's memory, or 16 MiB, is the most.
     ///
     /// # Errors
     /// What `cursor.read-batch` of the contract says, and [`Error::Unknown`]: nothing was skipped.

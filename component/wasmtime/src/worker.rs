@@ -120,6 +120,11 @@ pub(crate) struct Worker {
 /// So much is gathered for one sync at most: what comes meanwhile goes with the next.
 const GATHERED_BYTES_MAX: usize = 8 << 20;
 const GATHERED_MAX: usize = 4_096;
+/// What is gathered takes several times its size in the component, as a list, as records, and as
+/// frames, and nobody's append is to fail for the size of others.
+const GATHERED_PART_OF_MEMORY: usize = 16;
+/// So does a page.
+const PAGE_PART_OF_MEMORY: usize = 8;
 
 /// This many restarts are remembered until somebody takes them.
 const RESTARTS_KEPT: usize = 64;
@@ -404,14 +409,17 @@ impl Worker {
         });
     }
 
-    /// Appends what waits, and returns the first call that is no append.
+    /// Appends what waits, and returns the first call that is no append, or one too large to go
+    /// with the others.
     fn append_waiting(&mut self, first: Append, jobs: &Receiver<Job>) -> Option<Job> {
+        let memory = self.program.limits.memory_bytes;
+        let bytes_max = GATHERED_BYTES_MAX.min(memory / GATHERED_PART_OF_MEMORY);
         let mut bytes = first.groups.bytes();
         let mut waiting = vec![first];
         let mut stashed = None;
-        while bytes < GATHERED_BYTES_MAX && waiting.len() < GATHERED_MAX {
+        while bytes < bytes_max && waiting.len() < GATHERED_MAX {
             match jobs.try_recv() {
-                Ok(Job::Append(append)) => {
+                Ok(Job::Append(append)) if bytes + append.groups.bytes() <= bytes_max => {
                     bytes += append.groups.bytes();
                     waiting.push(append);
                 }
@@ -573,6 +581,8 @@ impl Worker {
     pub(crate) fn read(&mut self, number: u64, bytes_max: u32) -> Result<Page, Error> {
         self.tell_truncation(number)?;
         let cursor = self.cursor(number)?;
+        let most = self.program.limits.memory_bytes / PAGE_PART_OF_MEMORY;
+        let bytes_max = u32::try_from(most).map_or(bytes_max, |most| bytes_max.min(most));
         let page = self.ask(|sandbox, _| sandbox.read_batch(cursor, bytes_max));
         let next = match &page {
             Ok(page) => page.first + page.offsets.len() as u64,
@@ -909,5 +919,23 @@ mod tests {
         let malformed = malformed.blocking_recv().unwrap().result;
         assert!(matches!(malformed, Err(Error::Log(types::Error::MalformedBatch))));
         assert_eq!(last.blocking_recv().unwrap().result.unwrap().first, 2);
+    }
+
+    #[test]
+    fn no_more_is_gathered_than_the_memory_holds() {
+        let temp = tempfile::tempdir().unwrap();
+        let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
+        let worker = open_with(&limits, temp.path(), |_| {});
+        let (jobs, taken) = channel();
+        let value = vec![7; 8 << 10];
+        let mut answers = Vec::new();
+        for _ in 0..1_000 {
+            answers.push(append(&jobs, &[Record::put(b"key", &value)], types::Level::Os));
+        }
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        for (number, answer) in (1..).zip(answers) {
+            assert_eq!(answer.blocking_recv().unwrap().result.unwrap().first, number);
+        }
     }
 }
