@@ -81,6 +81,11 @@ pub enum ReadError {
 
 /// How much is read at a time: four calls of WASI.
 const CHUNK_BYTES: u64 = 256 << 10;
+/// What is kept of a record beside its key and value counts as so much: without that a page of
+/// records which have neither would have no end.
+const RECORD_ROOM_BYTES: u64 = 64;
+/// No page is longer, but for one record that is: a component's memory is small.
+const PAGE_BYTES_MAX: u64 = 16 << 20;
 /// What a frame has beside its records' keys and values, at most, as long as those are few.
 const FRAME_ROOM_BYTES: u64 = 1 << 20;
 
@@ -138,7 +143,8 @@ impl<F: Folder> Reader<F> {
         }
     }
 
-    /// The next records: as many as come to `bytes_max` of keys and values, and one at least.
+    /// The next records: as many as come to `bytes_max`, and one at least. Key and value count, and
+    /// 64 bytes for each record; 16 MiB are the most.
     ///
     /// # Errors
     /// See [`ReadError`].
@@ -164,7 +170,7 @@ impl<F: Folder> Reader<F> {
                     self.start = Start::Lsn(self.next_lsn);
                     let value_bytes_max = wal.log.config().record_bytes_max;
                     if page.put(&record, &mut self.decompressor, value_bytes_max) {
-                        if page.data.len() as u64 >= bytes_max {
+                        if page.bytes() >= bytes_max.min(PAGE_BYTES_MAX) {
                             return Ok(page);
                         }
                         continue;
@@ -340,6 +346,11 @@ fn failed(segment: SegmentId, refusal: Refusal) -> ReadError {
 }
 
 impl Page {
+    /// About how many bytes it takes.
+    fn bytes(&self) -> u64 {
+        self.data.len() as u64 + self.offsets.len() as u64 * RECORD_ROOM_BYTES
+    }
+
     /// Adds a record. `false`: its value cannot be unpacked.
     fn put(
         &mut self,

@@ -8,7 +8,7 @@ use seawall_core::compress::{Compression, Compressor};
 use seawall_core::config::{Config, ConfigError, FsyncPolicy, Level};
 use seawall_core::error::{AppendError, RequestError};
 use seawall_core::event::Event;
-use seawall_core::id::{LogId, Lsn, Time, Watermark};
+use seawall_core::id::{LogId, Lsn, SegmentId, Time, Watermark};
 use seawall_core::log::{Appended, Log, RolledBack, SegmentInfo};
 use seawall_core::record::{Entry, Record};
 use seawall_core::recover::{Mode, Recovery, RecoveryError, RecoveryStart, Report};
@@ -378,9 +378,14 @@ impl<F: Folder> Wal<F> {
                 }
                 Err(error) => return Err(error),
                 Ok(()) => {
-                    self.run();
-                    let poison = self.log.poison();
-                    return poison.map_or(Ok(()), |poison| Err(AppendError::Poisoned(poison)));
+                    let undone = self.run();
+                    return match (self.log.poison(), undone) {
+                        (Some(poison), _) => Err(AppendError::Poisoned(poison)),
+                        (None, Some(RolledBack { failure, .. })) => {
+                            Err(AppendError::DiskFull(failure))
+                        }
+                        (None, None) => Ok(()),
+                    };
                 }
             }
         }
@@ -391,10 +396,12 @@ impl<F: Folder> Wal<F> {
     /// # Errors
     /// See [`RequestError`].
     pub fn delete_before(&mut self, lsn: Lsn) -> Result<u64, RequestError> {
-        let had = self.log.segments().count() as u64;
+        let had: Vec<SegmentId> = self.log.segments().map(|info| info.segment).collect();
         self.log.delete_before(lsn)?;
         self.finish_request()?;
-        Ok(had.saturating_sub(self.log.segments().count() as u64))
+        // Meanwhile others may have come, or a full disk may have undone the newest.
+        let first = self.log.segments().next().map(|info| info.segment);
+        Ok(had.iter().filter(|segment| first.is_some_and(|first| **segment < first)).count() as u64)
     }
 
     /// Takes all records after `lsn` off the log.

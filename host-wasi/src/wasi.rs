@@ -105,7 +105,14 @@ impl Folder for WasiFolder {
     fn list(&self) -> Result<Vec<Name>, Refusal> {
         let entries = self.descriptor.read_directory().map_err(refusal)?;
         let mut names = Vec::new();
-        while let Some(entry) = entries.read_directory_entry().map_err(refusal)? {
+        loop {
+            let entry = match entries.read_directory_entry() {
+                Ok(Some(entry)) => entry,
+                Ok(None) => return Ok(names),
+                // This one has gone since, or its name is no text, as all of the log's are.
+                Err(ErrorCode::NoEntry | ErrorCode::IllegalByteSequence) => continue,
+                Err(code) => return Err(refusal(code)),
+            };
             let stat = match self.descriptor.stat_at(PathFlags::empty(), &entry.name) {
                 Ok(stat) => stat,
                 // It has gone since: somebody else looks after the folder as well.
@@ -118,7 +125,6 @@ impl Folder for WasiFolder {
                 bytes: (stat.type_ == DescriptorType::RegularFile).then_some(stat.size),
             });
         }
-        Ok(names)
     }
 
     fn sync(&self) -> Result<(), Refusal> {

@@ -4,7 +4,7 @@
 use seawall_core::config::{Config, FsyncPolicy, Level};
 use seawall_core::cursor::Start;
 use seawall_core::error::AppendError;
-use seawall_core::id::{LogId, Time};
+use seawall_core::id::{LogId, Lsn, Time};
 use seawall_core::record::Record;
 use seawall_core::recover::Report;
 use seawall_wasi::folder::{File, Folder, How, Name, Refusal, RefusalKind};
@@ -328,6 +328,64 @@ fn a_full_disk_undoes_the_append_and_then_there_is_room_again() {
     let (wal, report) = open(&memory, settings(2)).unwrap();
     assert!(report.was_clean);
     assert_eq!(read(&wal), (1..=last).collect::<Vec<_>>());
+}
+
+/// What was buffered does not fit any more: whoever rotates is told that it is gone.
+#[test]
+fn a_rotation_tells_what_a_full_disk_undid() {
+    let memory = Memory::default();
+    let (mut wal, _) = open(&memory, settings(1)).unwrap();
+    fill(&mut wal);
+    let record = [Record::put(b"k", b"v")];
+    let groups = wal.append_groups(&record, &[1], Level::Buffered);
+    assert_eq!(groups.appended[0].last.get(), 41);
+    memory.faults.full.set(true);
+    let full = wal.rotate();
+    assert!(matches!(full, Err(AppendError::DiskFull(_))), "{full:?}");
+    assert_eq!(wal.log().appended().lsn.get(), 40);
+    memory.faults.full.set(false);
+    wal.rotate().unwrap();
+    let groups = wal.append_groups(&record, &[1], Level::Disk);
+    assert_eq!(groups.appended[0].last.get(), 41);
+    assert_eq!(read(&wal), (1..=41).collect::<Vec<_>>());
+}
+
+/// What a rotation by age adds meanwhile is none of those that went.
+#[test]
+fn a_deletion_counts_those_that_went() {
+    static NOW: AtomicU64 = AtomicU64::new(1);
+    let now = || Time::from_micros(NOW.load(Ordering::Relaxed));
+    let mut settings = Settings { injected: None, ..settings(1) };
+    settings.config.segment_age_max = Some(Duration::from_secs(1));
+    let source = Source { now, ..SOURCE };
+    let (mut wal, _) = Wal::open(Memory::default(), "", settings, source).unwrap();
+    for _ in 0..3 {
+        let groups = wal.append_groups(&[Record::put(b"k", b"v")], &[1], Level::Disk);
+        assert!(groups.error.is_none());
+        wal.rotate().unwrap();
+    }
+    let groups = wal.append_groups(&[Record::put(b"k", b"v")], &[1], Level::Disk);
+    assert!(groups.error.is_none());
+    assert_eq!(wal.segments().len(), 4);
+    NOW.store(5_000_000, Ordering::Relaxed);
+    assert_eq!(wal.delete_before(Lsn::new(3)).unwrap(), 2);
+    assert_eq!(wal.segments().len(), 3, "it rotated");
+    assert_eq!(wal.delete_before(Lsn::new(5)).unwrap(), 2);
+}
+
+/// A record without key and value takes room all the same.
+#[test]
+fn a_page_of_empty_records_has_an_end() {
+    let memory = Memory::default();
+    let mut settings = settings(1);
+    settings.config.segment_bytes_max = 16 << 20;
+    let (mut wal, _) = open(&memory, settings).unwrap();
+    let groups = wal.append_groups(&vec![Record::default(); 300_000], &[300_000], Level::Disk);
+    assert!(groups.error.is_none(), "{:?}", groups.error);
+    let mut reader = Reader::new(&wal, Start::First, Visibility::Durable).unwrap();
+    assert_eq!(reader.read(&wal, 64_000).unwrap().offsets.len(), 1_000);
+    assert_eq!(reader.read(&wal, u64::MAX).unwrap().offsets.len(), 1 << 18);
+    assert_eq!(reader.read(&wal, 1).unwrap().offsets.len(), 1);
 }
 
 /// A host gives out so many handles and no more.

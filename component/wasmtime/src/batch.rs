@@ -13,6 +13,9 @@ pub(crate) struct Groups {
     pub(crate) sizes: Vec<u32>,
 }
 
+/// A record's lengths, attributes and slices.
+const RECORD_BYTES: usize = 64;
+
 impl Groups {
     pub(crate) fn new() -> Self {
         let records = wit::Batch { data: Vec::new(), lengths: Vec::new(), attributes: Vec::new() };
@@ -42,9 +45,9 @@ impl Groups {
         Some(groups)
     }
 
-    /// How many bytes of keys and values.
+    /// About how many bytes it takes: keys and values, and what is kept of each record beside them.
     pub(crate) fn bytes(&self) -> usize {
-        self.records.data.len()
+        self.records.data.len() + self.records.lengths.len() / 2 * RECORD_BYTES
     }
 
     /// Adds another's, behind its own.

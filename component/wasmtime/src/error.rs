@@ -14,10 +14,11 @@ pub enum Error {
     /// The log says no.
     Log(types::Error),
     /// The component trapped while the call was under way. What was appended may or may not be in
-    /// the log, which has been recovered since or will be before the next call: read its end.
+    /// the log, which has been recovered since or will be before the next call, unless it had been
+    /// closed or poisoned: read its end.
     Unknown(Arc<str>),
     /// The component trapped before, and the log cannot be opened again, or it could not be
-    /// started. The next call tries once more.
+    /// started. The next call tries once more, unless the folder holds another log by now.
     Down(Arc<str>),
     /// Somebody else writes the log in this folder: this process or another, native or not.
     Locked(PathBuf),

@@ -22,7 +22,7 @@
 //! runtime. One thread owns the component; what waits for it is appended together, with one sync:
 //! group commit. When the component traps (it ran out of fuel or memory, or a function of the host
 //! panicked) the calls under way fail with [`Error::Unknown`], and the log is recovered in a new
-//! store before the next call.
+//! store before the next call, unless it was closed or poisoned.
 //!
 //! ```text
 //!   program   the component, compiled, with what it may use at most

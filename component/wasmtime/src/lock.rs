@@ -61,6 +61,11 @@ impl Lock {
         Ok(lock)
     }
 
+    /// The folder itself: whatever its name leads to by now, it is the one that is locked.
+    pub(crate) fn folder(&self) -> io::Result<File> {
+        Ok(self.folder.try_clone()?.into_std_file())
+    }
+
     /// Extends the lock to the manifest, which an opening may have made, or made anew.
     pub(crate) fn lock_manifest(&mut self) -> Result<(), Error> {
         // Ours would keep us from it.
@@ -86,21 +91,34 @@ impl Lock {
     }
 }
 
-/// As `mkdir -p`, each new name made durable, from the top down.
+/// As `mkdir -p`, each new name made durable, from the top down. So is the folder's own where it
+/// was there: whoever made it may not have come to that.
 fn make_folder(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
+    if !path.is_dir() {
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            make_folder(parent)?;
+        }
+        match std::fs::create_dir(path) {
+            // Somebody else was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
+            result => result?,
+        }
+    }
+    sync_parent(path)
+}
+
+/// A parent that we may not read cannot be synced. Folders are often handed over that way, and
+/// whoever made them has made them durable or not, long before.
+fn sync_parent(path: &Path) -> io::Result<()> {
+    // Windows has no such call; its file systems keep names by themselves.
+    if cfg!(windows) {
         return Ok(());
     }
-    let parent = match path.parent() {
-        Some(parent) if parent.as_os_str().is_empty() => Path::new("."),
-        Some(parent) => parent,
-        None => return Err(io::Error::from(io::ErrorKind::InvalidInput)),
-    };
-    make_folder(parent)?;
-    match std::fs::create_dir(path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
+    let Some(parent) = path.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match File::open(parent) {
+        Ok(parent) => parent.sync_all(),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        Err(error) => Err(error),
     }
-    // Windows has no such call; its file systems keep names by themselves.
-    if cfg!(windows) { Ok(()) } else { File::open(parent)?.sync_all() }
 }

@@ -99,7 +99,7 @@ impl Program {
             .and_then(|linker| linker.instantiate_pre(component))
             .and_then(SeawallPre::new)
             .map_err(|why| no_program(&why))?;
-        let default_config = Sandbox::without_folder(&instance, limits)
+        let default_config = Sandbox::new(&instance, limits)
             .and_then(|mut sandbox| sandbox.default_config())
             .map_err(|why| no_program(&why))?;
         Ok(Self { instance, limits, default_config: Arc::new(default_config) })

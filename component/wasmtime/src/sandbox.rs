@@ -4,9 +4,10 @@ use crate::bindings::exports::seawall::log::types::{GroupResult, Page};
 use crate::bindings::{Seawall, SeawallPre};
 use crate::program::Limits;
 use crate::types;
-use std::path::Path;
-use wasmtime::component::{ResourceAny, ResourceTable};
+use std::fs::File;
+use wasmtime::component::{Resource, ResourceAny, ResourceTable};
 use wasmtime::{Store, StoreLimits, StoreLimitsBuilder};
+use wasmtime_wasi::filesystem::{Descriptor, Dir, OpenMode};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 /// What the host keeps for a component.
@@ -33,36 +34,13 @@ pub(crate) struct Sandbox {
 }
 
 impl Sandbox {
-    /// With the folder `path`, and nothing else of this machine.
-    pub(crate) fn new(
-        program: &SeawallPre<Room>,
-        limits: Limits,
-        path: &Path,
-    ) -> wasmtime::Result<Self> {
-        let mut context = WasiCtxBuilder::new();
-        context.preopened_dir(path, "/", FsPerms::ReadWrite)?;
-        // The thread is the log's own, and has nothing else to do meanwhile.
-        context.allow_blocking_current_thread(true);
-        Self::start(program, limits, context.build())
-    }
-
-    /// With nothing at all.
-    pub(crate) fn without_folder(
-        program: &SeawallPre<Room>,
-        limits: Limits,
-    ) -> wasmtime::Result<Self> {
-        Self::start(program, limits, WasiCtxBuilder::new().build())
-    }
-
-    fn start(
-        program: &SeawallPre<Room>,
-        limits: Limits,
-        context: WasiCtx,
-    ) -> wasmtime::Result<Self> {
+    /// With nothing of this machine: [`Sandbox::open`] hands in a folder.
+    pub(crate) fn new(program: &SeawallPre<Room>, limits: Limits) -> wasmtime::Result<Self> {
         let bounds = StoreLimitsBuilder::new()
             .memory_size(limits.memory_bytes)
             .table_elements(limits.table_elements)
             .build();
+        let context = WasiCtxBuilder::new().build();
         let room = Room { context, table: ResourceTable::new(), limits: bounds };
         let mut store = Store::new(program.engine(), room);
         store.limiter(|room| &mut room.limits);
@@ -82,12 +60,21 @@ impl Sandbox {
         instance.seawall_log_log().call_default_config(store)
     }
 
+    /// Opens the log in a folder, which is all of this machine that the component gets.
     pub(crate) fn open(
         &mut self,
+        folder: File,
         config: &types::Config,
     ) -> Called<(ResourceAny, types::Recovery)> {
         let (store, instance) = self.ready()?;
-        instance.seawall_log_log().log().call_open(store, "", config)
+        // The thread is the log's own, and has nothing else to do while a call blocks.
+        let folder = Dir::new(folder, FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE, true);
+        let folder = store.data_mut().table.push(Descriptor::Dir(folder))?;
+        let lent = Resource::new_borrow(folder.rep());
+        let opened =
+            instance.seawall_log_log().log().call_open_at(&mut *store, lent, "", config)?;
+        store.data_mut().table.delete(folder)?;
+        Ok(opened)
     }
 
     pub(crate) fn append(

@@ -6,7 +6,7 @@ use crate::patience::Patience;
 use crate::program::Program;
 use crate::types;
 use crate::worker::{Answered, Append, Job, Restart, Watch, Worker};
-use seawall_core::record::Record;
+use seawall_core::record::{Record, RecordKind};
 use std::fmt;
 use std::future::Future;
 use std::path::PathBuf;
@@ -162,7 +162,7 @@ impl Wal {
         let jobs = Jobs { sender, short: Arc::default() };
         let (reply, opened) = oneshot::channel();
         let folder = path.clone();
-        let run = move || match Worker::open(program, path, config) {
+        let run = move || match Worker::open(program, &path, config) {
             Ok((worker, recovery)) => {
                 reply.send(Ok(recovery)).ok();
                 worker.run(&taken);
@@ -236,6 +236,7 @@ impl Wal {
         let level = level.unwrap_or(self.level);
         let groups = match Groups::of(records) {
             _ if records.is_empty() => return refuse(types::Error::EmptyBatch),
+            _ if records.iter().any(has_lost_value) => return refuse(types::Error::MalformedBatch),
             None => return refuse(too_large(records)),
             Some(groups) => groups,
         };
@@ -277,10 +278,11 @@ impl Wal {
     /// Waits until something has come by itself: it makes nothing durable.
     ///
     /// # Errors
-    /// `poisoned` or `closed` when it never will, and [`Error::Unknown`].
+    /// `poisoned` or `closed` when it never will, and [`Error::Unknown`] when the component trapped
+    /// and its log then ended before the record that was named: others may come in its place.
     pub fn wait_for(&self, interest: types::Interest) -> Pending<()> {
         let (reply, answer) = oneshot::channel();
-        self.jobs.send(Job::Watch(Watch { interest, reply, subscription: None }));
+        self.jobs.send(Job::Watch(Watch::new(interest, reply)));
         Pending::new(received(answer))
     }
 
@@ -341,15 +343,18 @@ impl Wal {
     /// # Errors
     /// What `log.truncate-after` of the contract says, and [`Error::Unknown`].
     pub fn truncate_after(&self, lsn: u64) -> Pending<()> {
-        self.call(move |worker| worker.ask(|guest, log| guest.truncate_after(log, lsn)))
+        self.call(move |worker| worker.truncate_after(lsn))
     }
 
-    /// Makes everything durable and marks a clean end. All later calls fail with `closed`.
+    /// Makes everything durable and marks a clean end. Calls that would change the log fail with
+    /// `closed` from then on; what it holds can still be read, unless the component traps: then
+    /// every call fails so.
     ///
     /// # Errors
-    /// What `log.close` of the contract says, and [`Error::Unknown`].
+    /// What `log.close` of the contract says, and [`Error::Unknown`]: it may be closed or not, and
+    /// is recovered.
     pub fn close(&self) -> Pending<()> {
-        self.call(|worker| worker.ask(crate::sandbox::Sandbox::close))
+        self.call(Worker::close)
     }
 
     /// Figures about the log.
@@ -395,6 +400,11 @@ fn refuse<T: Send + 'static>(error: types::Error) -> Pending<T> {
     Pending::new(std::future::ready(Err(Error::Log(error))))
 }
 
+/// A tombstone has no value: here neither.
+fn has_lost_value(record: &Record<'_>) -> bool {
+    record.kind == RecordKind::Delete && !record.value.is_empty()
+}
+
 fn too_large(records: &[Record<'_>]) -> types::Error {
     let bytes = records.iter().map(|record| record.key.len() + record.value.len()).sum::<usize>();
     types::Error::TooLarge(types::OutOfRange {
@@ -435,7 +445,8 @@ pub struct Cursor {
 }
 
 impl Cursor {
-    /// The next records, about `bytes_max` of keys and values, at least one if there is one.
+    /// The next records, about `bytes_max` of keys and values, at least one if there is one. Each
+    /// counts for 64 bytes more, and an eighth of the component's memory, or 16 MiB, is the most.
     ///
     /// # Errors
     /// What `cursor.read-batch` of the contract says, and [`Error::Unknown`]: nothing was skipped.

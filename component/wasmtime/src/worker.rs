@@ -11,10 +11,10 @@ use crate::types;
 use std::any::Any;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::oneshot;
 use wasmtime::component::ResourceAny;
 
@@ -53,13 +53,34 @@ pub(crate) struct Watch {
     pub(crate) reply: oneshot::Sender<Result<(), Error>>,
     /// In the store that there is now.
     pub(crate) subscription: Option<ResourceAny>,
+    /// A trap may have cost the records that it waits for, and others come in their place: why.
+    pub(crate) lost: Option<Arc<str>>,
 }
 
-/// A cursor outlives a trap: it goes on from its next record.
+impl Watch {
+    pub(crate) const fn new(
+        interest: types::Interest,
+        reply: oneshot::Sender<Result<(), Error>>,
+    ) -> Self {
+        Self { interest, reply, subscription: None, lost: None }
+    }
+
+    /// The last record that there was, as far as it goes by what it waits for.
+    fn last(&self) -> u64 {
+        match self.interest {
+            types::Interest::Durable(lsn) | types::Interest::RecordsAfter(lsn) => lsn,
+        }
+    }
+}
+
+/// A cursor outlives a trap: it goes on from its next record. What the log was cut to meanwhile the
+/// store does not know any more, so that it is kept here.
 struct Reading {
     cursor: Option<ResourceAny>,
     next: u64,
     visibility: types::Visibility,
+    /// Records that it had shown are gone, and it has yet to say so: the last that was left.
+    truncated: Option<u64>,
 }
 
 /// The component trapped, and the log was recovered in a new store.
@@ -78,13 +99,18 @@ struct Open {
 
 pub(crate) struct Worker {
     program: Program,
-    path: PathBuf,
     config: types::Config,
     lock: Lock,
     open: Option<Open>,
     /// Why there is none.
     cause: Arc<str>,
+    /// What every call says once a trap has cost the store: a log that was closed or poisoned is
+    /// not opened again.
+    ended: Option<Error>,
+    log_id: Option<(u64, u64)>,
     opened: u64,
+    /// When the log is to be told the time, at the latest.
+    due: Option<Instant>,
     restarts: Vec<Restart>,
     readings: HashMap<u64, Reading>,
     readings_begun: u64,
@@ -94,6 +120,11 @@ pub(crate) struct Worker {
 /// So much is gathered for one sync at most: what comes meanwhile goes with the next.
 const GATHERED_BYTES_MAX: usize = 8 << 20;
 const GATHERED_MAX: usize = 4_096;
+/// What is gathered takes several times its size in the component, as a list, as records, and as
+/// frames, and nobody's append is to fail for the size of others.
+const GATHERED_PART_OF_MEMORY: usize = 16;
+/// So does a page.
+const PAGE_PART_OF_MEMORY: usize = 8;
 
 /// This many restarts are remembered until somebody takes them.
 const RESTARTS_KEPT: usize = 64;
@@ -106,14 +137,6 @@ fn rank(level: types::Level) -> u8 {
     }
 }
 
-/// Whether the append that failed so says nothing about those behind it.
-fn concerns_one(error: &types::Error) -> bool {
-    matches!(
-        error,
-        types::Error::TooLarge(_) | types::Error::EmptyBatch | types::Error::MalformedBatch
-    )
-}
-
 fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
@@ -124,18 +147,20 @@ impl Worker {
     /// Takes the lock, starts the component and opens the log.
     pub(crate) fn open(
         program: Program,
-        path: PathBuf,
+        path: &Path,
         config: types::Config,
     ) -> Result<(Self, types::Recovery), Error> {
-        let lock = Lock::take(&path)?;
+        let lock = Lock::take(path)?;
         let mut worker = Self {
             program,
-            path,
             config,
             lock,
             open: None,
             cause: "".into(),
+            ended: None,
+            log_id: None,
             opened: 0,
+            due: None,
             restarts: Vec::new(),
             readings: HashMap::new(),
             readings_begun: 0,
@@ -149,8 +174,8 @@ impl Worker {
         let config = self.config_now();
         let started = catch_unwind(AssertUnwindSafe(|| {
             let Program { instance, limits, .. } = &self.program;
-            let mut sandbox = Sandbox::new(instance, *limits, &self.path)?;
-            let opened = sandbox.open(&config)?;
+            let mut sandbox = Sandbox::new(instance, *limits)?;
+            let opened = sandbox.open(self.lock.folder()?, &config)?;
             Ok::<_, wasmtime::Error>((sandbox, opened))
         }));
         let (sandbox, opened) = match started {
@@ -160,8 +185,16 @@ impl Worker {
         };
         let (log, recovery) = opened?;
         self.lock.lock_manifest()?;
+        if self.log_id.is_some_and(|id| id != recovery.log_id || recovery.is_new) {
+            // Somebody has taken the files away. What is there now nobody here has asked for.
+            let why = "the folder holds another log than before";
+            self.ended = Some(Error::Down(why.into()));
+            return Err(Error::Down(why.into()));
+        }
+        self.log_id = Some(recovery.log_id);
         self.open = Some(Open { sandbox, log });
         self.opened += 1;
+        self.due = Some(Instant::now());
         Ok(recovery)
     }
 
@@ -200,17 +233,36 @@ impl Worker {
         if self.open.is_some() {
             return Ok(());
         }
+        if let Some(ended) = &self.ended {
+            return Err(ended.clone());
+        }
         let recovery = match self.start() {
             Err(Error::Log(error)) => {
                 return Err(Error::Down(Error::Log(error).to_string().into()));
             }
             started => started?,
         };
+        self.cut_readings(recovery.last);
+        for watch in &mut self.watches {
+            if watch.last() > recovery.last {
+                watch.lost = Some(self.cause.clone());
+            }
+        }
         if self.restarts.len() == RESTARTS_KEPT {
             self.restarts.remove(0);
         }
         self.restarts.push(Restart { cause: self.cause.clone(), recovery });
         Ok(())
+    }
+
+    /// The log ends with record `last`: cursors that have shown more are to say so.
+    fn cut_readings(&mut self, last: u64) {
+        let next = last.saturating_add(1);
+        for reading in self.readings.values_mut() {
+            if reading.next > next {
+                (reading.truncated, reading.next) = (Some(last), next);
+            }
+        }
     }
 
     /// Makes a call. A trap, or a panic of the host, costs the store.
@@ -236,7 +288,16 @@ impl Worker {
         &mut self,
         call: impl FnOnce(&mut Sandbox, ResourceAny) -> Called<T>,
     ) -> Result<T, Error> {
-        Ok(self.with(call)??)
+        let answer = self.with(call)?;
+        answer.map_err(|error| self.heed(error))
+    }
+
+    /// A poisoned log stays so, also when a trap costs the store that knows of it.
+    fn heed(&mut self, error: types::Error) -> Error {
+        if let (types::Error::Poisoned(_), None) = (&error, &self.ended) {
+            self.ended = Some(Error::Log(error.clone()));
+        }
+        Error::Log(error)
     }
 
     pub(crate) fn tell<T>(
@@ -244,6 +305,18 @@ impl Worker {
         call: impl FnOnce(&mut Sandbox, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Error> {
         self.with(call)
+    }
+
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        self.ask(Sandbox::close)?;
+        self.ended = Some(Error::Log(types::Error::Closed));
+        Ok(())
+    }
+
+    pub(crate) fn truncate_after(&mut self, lsn: u64) -> Result<(), Error> {
+        self.ask(|sandbox, log| sandbox.truncate_after(log, lsn))?;
+        self.cut_readings(lsn);
+        Ok(())
     }
 
     pub(crate) fn take_restarts(&mut self) -> Vec<Restart> {
@@ -257,8 +330,16 @@ impl Worker {
         while let Some(job) = stashed.take().or_else(|| self.next_job(jobs, is_short)) {
             // Whoever has waited for a sync sleeps, and is not back so soon.
             is_short = !matches!(job, Job::Append(Append { level: types::Level::Disk, .. }));
+            // Callers that leave the thread no pause delay nothing that is due.
+            let begun = Instant::now();
+            if self.due.is_some_and(|due| due <= begun) {
+                self.tick();
+            }
             match job {
-                Job::Append(first) => stashed = self.append_waiting(first, jobs),
+                Job::Append(first) => {
+                    stashed = self.append_waiting(first, jobs);
+                    self.expect(begun);
+                }
                 Job::Watch(watch) => self.watches.push(watch),
                 Job::Call(call) => call(&mut self),
                 Job::Stop => break,
@@ -281,8 +362,9 @@ impl Worker {
                 Err(TryRecvError::Empty) if patience.is_left() => continue,
                 Err(TryRecvError::Empty) => {}
             }
-            let received = match self.time_to_wait() {
-                Some(time) => jobs.recv_timeout(time),
+            self.tick();
+            let received = match self.due {
+                Some(due) => jobs.recv_timeout(due.saturating_duration_since(Instant::now())),
                 None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match received {
@@ -293,11 +375,27 @@ impl Worker {
         }
     }
 
-    /// Tells the log the time; for how long it then has nothing to do. Time that is told by the
-    /// caller passes only when the caller says so.
-    fn time_to_wait(&mut self) -> Option<Duration> {
+    /// Appends that were begun at this moment may fall due before what was due until now.
+    fn expect(&mut self, begun: Instant) {
+        let due = match (self.due, &self.config.fsync_policy) {
+            // They are the first since the log said that nothing was: it is asked again.
+            (None, _) => begun,
+            (Some(due), types::FsyncPolicy::BatchMicros(window)) => {
+                begun.checked_add(Duration::from_micros(*window)).map_or(due, |then| then.min(due))
+            }
+            (Some(due), types::FsyncPolicy::Always | types::FsyncPolicy::Os) => due,
+        };
+        let has_age = self.config.segment_age_millis_max.is_some();
+        let has_window = matches!(self.config.fsync_policy, types::FsyncPolicy::BatchMicros(_));
+        self.due = (has_age || has_window).then_some(due);
+    }
+
+    /// Tells the log the time, and asks when that is due next. Time that is told by the caller
+    /// passes only when the caller says so.
+    fn tick(&mut self) {
+        self.due = None;
         if self.config.injected.is_some() || self.open.is_none() {
-            return None;
+            return;
         }
         // A poisoned or closed log has nothing to do, ever. A trap shows at the next call.
         let time_of_day = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -306,17 +404,22 @@ impl Worker {
         self.look_after_watches();
         // The clock may be set while we look, back or on.
         let now = before.max(time_of_day());
-        due.map(|due| Duration::from_micros(due).saturating_sub(now))
+        self.due = due.and_then(|due| {
+            Instant::now().checked_add(Duration::from_micros(due).saturating_sub(now))
+        });
     }
 
-    /// Appends what waits, and returns the first call that is no append.
+    /// Appends what waits, and returns the first call that is no append, or one too large to go
+    /// with the others.
     fn append_waiting(&mut self, first: Append, jobs: &Receiver<Job>) -> Option<Job> {
+        let memory = self.program.limits.memory_bytes;
+        let bytes_max = GATHERED_BYTES_MAX.min(memory / GATHERED_PART_OF_MEMORY);
         let mut bytes = first.groups.bytes();
         let mut waiting = vec![first];
         let mut stashed = None;
-        while bytes < GATHERED_BYTES_MAX && waiting.len() < GATHERED_MAX {
+        while bytes < bytes_max && waiting.len() < GATHERED_MAX {
             match jobs.try_recv() {
-                Ok(Job::Append(append)) => {
+                Ok(Job::Append(append)) if bytes + append.groups.bytes() <= bytes_max => {
                     bytes += append.groups.bytes();
                     waiting.push(append);
                 }
@@ -351,6 +454,15 @@ impl Worker {
         };
         let (appended, error) = match self.ask(|sandbox, log| sandbox.append(log, groups, level)) {
             Ok(result) => (result.appended, result.error),
+            // One of them is wrong, nothing was appended, and the others cannot help it.
+            Err(Error::Log(types::Error::MalformedBatch | types::Error::EmptyBatch))
+                if waiting.len() > 1 =>
+            {
+                for append in waiting {
+                    self.append_gathered(vec![append]);
+                }
+                return Vec::new();
+            }
             Err(error) => {
                 answer(waiting, &error);
                 return Vec::new();
@@ -361,13 +473,15 @@ impl Worker {
             append.answer(Ok(appended));
         }
         match error {
-            Some(error) if concerns_one(&error) && !rest.is_empty() => {
+            // It says nothing about those behind it.
+            Some(error @ types::Error::TooLarge(_)) if !rest.is_empty() => {
                 let failed = rest.remove(0);
                 failed.answer(Err(Error::Log(error)));
                 rest
             }
             Some(error) => {
-                answer(rest, &Error::Log(error));
+                let error = self.heed(error);
+                answer(rest, &error);
                 Vec::new()
             }
             None => {
@@ -377,38 +491,46 @@ impl Worker {
         }
     }
 
+    /// The list stays where a trap finds it: what is in it goes with the store.
     fn look_after_watches(&mut self) {
-        for mut watch in std::mem::take(&mut self.watches) {
-            match self.look_after(&mut watch) {
-                Ok(false) => self.watches.push(watch),
-                Ok(true) => {
-                    watch.reply.send(Ok(())).ok();
+        let mut at = 0;
+        while at < self.watches.len() {
+            let result = match self.look_after(at) {
+                Ok(false) => {
+                    at += 1;
+                    continue;
                 }
-                Err(error) => {
-                    watch.reply.send(Err(error)).ok();
-                }
+                result => result.map(|_| ()),
+            };
+            let watch = self.watches.swap_remove(at);
+            watch.reply.send(result).ok();
+            if let Some(subscription) = watch.subscription {
+                // A trap here shows at the next call.
+                self.with(|sandbox, _| sandbox.release(subscription)).ok();
             }
         }
     }
 
     /// Whether what somebody waits for has come. Whoever has gone away has no need of it.
-    fn look_after(&mut self, watch: &mut Watch) -> Result<bool, Error> {
-        let interest = watch.interest;
-        let subscription = match watch.subscription {
+    fn look_after(&mut self, at: usize) -> Result<bool, Error> {
+        let Some(Watch { interest, reply, subscription, lost }) = self.watches.get(at) else {
+            return Ok(false);
+        };
+        if let Some(cause) = lost {
+            return Err(Error::Unknown(cause.clone()));
+        }
+        if reply.is_closed() {
+            return Ok(true);
+        }
+        let (interest, subscription) = (*interest, *subscription);
+        let subscription = match subscription {
             Some(subscription) => subscription,
             None => self.with(|sandbox, log| sandbox.subscribe(log, interest))?,
         };
-        let is_ready = if watch.reply.is_closed() {
-            Ok(true)
-        } else {
-            self.ask(|sandbox, _| sandbox.is_ready(subscription))
-        };
-        if matches!(is_ready, Ok(false)) {
+        if let Some(watch) = self.watches.get_mut(at) {
             watch.subscription = Some(subscription);
-        } else if !matches!(is_ready, Err(Error::Unknown(_))) {
-            self.with(|sandbox, _| sandbox.release(subscription))?;
         }
-        is_ready
+        self.ask(|sandbox, _| sandbox.is_ready(subscription))
     }
 
     /// Begins to read; the cursor's number.
@@ -417,12 +539,29 @@ impl Worker {
         start: types::Start,
         visibility: types::Visibility,
     ) -> Result<u64, Error> {
-        let cursor = self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))?;
+        let cursor = self.new_cursor(start, visibility)?;
         let next = self.with(|sandbox, _| sandbox.next_lsn(cursor))?;
         self.readings_begun += 1;
-        self.readings
-            .insert(self.readings_begun, Reading { cursor: Some(cursor), next, visibility });
+        let reading = Reading { cursor: Some(cursor), next, visibility, truncated: None };
+        self.readings.insert(self.readings_begun, reading);
         Ok(self.readings_begun)
+    }
+
+    fn new_cursor(
+        &mut self,
+        start: types::Start,
+        visibility: types::Visibility,
+    ) -> Result<ResourceAny, Error> {
+        let level = match visibility {
+            types::Visibility::Durable => types::Level::Disk,
+            types::Visibility::Written => types::Level::Os,
+        };
+        // `read-from` does the same, and does not tell where that poisons the log.
+        match self.ask(|sandbox, log| sandbox.sync(log, level)) {
+            Ok(_) | Err(Error::Log(types::Error::Poisoned(_) | types::Error::Closed)) => {}
+            Err(error) => return Err(error),
+        }
+        self.ask(|sandbox, log| sandbox.read_from(log, start, visibility))
     }
 
     fn cursor(&mut self, number: u64) -> Result<ResourceAny, Error> {
@@ -432,13 +571,7 @@ impl Worker {
             return Ok(cursor);
         }
         let (start, visibility) = (types::Start::Lsn(reading.next), reading.visibility);
-        let cursor = match self.ask(|sandbox, log| sandbox.read_from(log, start, visibility)) {
-            // Records that it had been shown were not durable, and the trap has cost them.
-            Err(Error::Log(types::Error::BeyondEnd(last))) => {
-                return Err(Error::Log(types::Error::Truncated(last)));
-            }
-            renewed => renewed?,
-        };
+        let cursor = self.new_cursor(start, visibility)?;
         if let Some(reading) = self.readings.get_mut(&number) {
             reading.cursor = Some(cursor);
         }
@@ -446,7 +579,10 @@ impl Worker {
     }
 
     pub(crate) fn read(&mut self, number: u64, bytes_max: u32) -> Result<Page, Error> {
+        self.tell_truncation(number)?;
         let cursor = self.cursor(number)?;
+        let most = self.program.limits.memory_bytes / PAGE_PART_OF_MEMORY;
+        let bytes_max = u32::try_from(most).map_or(bytes_max, |most| bytes_max.min(most));
         let page = self.ask(|sandbox, _| sandbox.read_batch(cursor, bytes_max));
         let next = match &page {
             Ok(page) => page.first + page.offsets.len() as u64,
@@ -458,6 +594,21 @@ impl Worker {
             reading.next = next;
         }
         page.map(Page::new)
+    }
+
+    /// Fails once where records that a cursor has shown are gone. It is begun anew then: that it
+    /// tells the same is needed no more.
+    fn tell_truncation(&mut self, number: u64) -> Result<(), Error> {
+        self.ensure_open()?;
+        let Some(reading) = self.readings.get_mut(&number) else { return Err(Error::Stopped) };
+        let Some(last) = reading.truncated else { return Ok(()) };
+        if let Some(cursor) = reading.cursor.take() {
+            self.with(|sandbox, _| sandbox.release(cursor))?;
+        }
+        if let Some(reading) = self.readings.get_mut(&number) {
+            reading.truncated = None;
+        }
+        Err(Error::Log(types::Error::Truncated(last)))
     }
 
     pub(crate) fn skip_damage(&mut self, number: u64) -> Result<(), Error> {
@@ -497,16 +648,14 @@ mod tests {
     use seawall_core::record::Record;
     use std::sync::mpsc::{Sender, channel};
 
-    fn program() -> Program {
+    fn program(limits: &Limits) -> Program {
         let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/component/seawall.wasm");
         let component = std::fs::read(path).expect("`cargo xtask component` makes it");
-        Program::compile(&component, &Limits::default()).unwrap()
+        Program::compile(&component, limits).unwrap()
     }
 
-    fn open(path: &std::path::Path) -> Worker {
-        let program = program();
-        let config = program.default_config();
-        Worker::open(program, path.to_owned(), config).unwrap().0
+    fn open(path: &Path) -> Worker {
+        open_with(&Limits::default(), path, |_| {})
     }
 
     fn append(
@@ -582,19 +731,211 @@ mod tests {
     #[test]
     fn an_opening_after_a_trap_repeats_no_salt_and_takes_over_its_own_owner() {
         let temp = tempfile::tempdir().unwrap();
-        let program = program();
+        let program = program(&Limits::default());
         let injected = types::Injected { log_id: (1, 2), seed: 7, now_micros: 1 };
         let config = types::Config {
             exclusion: types::Exclusion::Owner("me".to_owned()),
             injected: Some(injected),
             ..program.default_config()
         };
-        let (mut worker, _) = Worker::open(program, temp.path().to_owned(), config).unwrap();
+        let (mut worker, _) = Worker::open(program, temp.path(), config).unwrap();
         let first = worker.config.injected.map(|injected| injected.seed);
         let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
         assert!(matches!(lost, Err(Error::Unknown(_))));
         worker.tell(Sandbox::stats).expect("it is open again, over its own OWNER");
         let next = worker.config_now().injected.map(|injected| injected.seed);
         assert_ne!(first, next);
+    }
+
+    fn open_with(limits: &Limits, path: &Path, change: impl FnOnce(&mut types::Config)) -> Worker {
+        let program = program(limits);
+        let mut config = program.default_config();
+        change(&mut config);
+        Worker::open(program, path, config).unwrap().0
+    }
+
+    /// The figures after a life in which a call is always waiting.
+    fn without_pause(worker: Worker, level: types::Level) -> types::Stats {
+        let (jobs, taken) = channel();
+        let appended = append(&jobs, &[Record::put(b"a", b"b")], level);
+        for _ in 0..100 {
+            let call = |_: &mut Worker| std::thread::sleep(Duration::from_millis(1));
+            jobs.send(Job::Call(Box::new(call))).unwrap();
+        }
+        let (reply, stats) = oneshot::channel();
+        let call = move |worker: &mut Worker| reply.send(worker.tell(Sandbox::stats)).unwrap();
+        jobs.send(Job::Call(Box::new(call))).unwrap();
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        appended.blocking_recv().unwrap().result.unwrap();
+        stats.blocking_recv().unwrap().unwrap()
+    }
+
+    #[test]
+    fn callers_that_leave_no_pause_delay_nothing_that_is_due() {
+        for level in [types::Level::Buffered, types::Level::Os] {
+            let temp = tempfile::tempdir().unwrap();
+            let worker = open_with(&Limits::default(), temp.path(), |config| {
+                config.fsync_policy = types::FsyncPolicy::BatchMicros(5_000);
+            });
+            assert_eq!(without_pause(worker, level).durable, 1);
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.fsync_policy = types::FsyncPolicy::Os;
+            config.segment_age_millis_max = Some(20);
+        });
+        assert_eq!(without_pause(worker, types::Level::Disk).segments.len(), 2);
+    }
+
+    /// Puts records into the log, one by one.
+    fn put(worker: &mut Worker, count: u64, value: &[u8], level: types::Level) {
+        for _ in 0..count {
+            let groups = Groups::of(&[Record::put(b"key", value)]).unwrap();
+            let result = worker.ask(|sandbox, log| sandbox.append(log, &groups, level)).unwrap();
+            assert!(result.error.is_none(), "{:?}", result.error);
+        }
+    }
+
+    fn trap(worker: &mut Worker) {
+        let lost: Result<(), _> = worker.tell(|_, _| panic!("on purpose"));
+        assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
+    }
+
+    #[test]
+    fn a_cursor_is_told_once_of_a_truncation_that_a_trap_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open(temp.path());
+        put(&mut worker, 10, b"old", types::Level::Os);
+        let durable = types::Visibility::Durable;
+        let far = worker.begin_reading(types::Start::First, durable).unwrap();
+        let near = worker.begin_reading(types::Start::First, durable).unwrap();
+        let none = worker.begin_reading(types::Start::Lsn(3), durable).unwrap();
+        assert_eq!(worker.read(far, 1 << 20).unwrap().len(), 10);
+        assert_eq!(worker.read(near, 1).unwrap().len(), 1);
+        worker.truncate_after(5).unwrap();
+        put(&mut worker, 7, b"new", types::Level::Os);
+        trap(&mut worker);
+        let told = worker.read(far, 1 << 20);
+        assert!(matches!(told, Err(Error::Log(types::Error::Truncated(5)))), "{told:?}");
+        for (number, first) in [(far, 6), (near, 2), (none, 3)] {
+            let page = worker.read(number, 1 << 20).unwrap();
+            // A page is of one segment, and a truncation begins another.
+            assert_eq!(page.first(), first);
+        }
+        let page = worker.read(none, 1 << 20).unwrap();
+        assert_eq!((page.first(), page.records().next().unwrap().record.value), (6, &b"new"[..]));
+        // The trap may come in the middle of it.
+        let lost: Result<(), _> = worker.tell(|sandbox, log| {
+            sandbox.truncate_after(log, 3)?.unwrap();
+            panic!("on purpose")
+        });
+        assert!(matches!(lost, Err(Error::Unknown(_))));
+        put(&mut worker, 9, b"newest", types::Level::Os);
+        for number in [far, none] {
+            let told = worker.read(number, 1 << 20);
+            assert!(matches!(told, Err(Error::Log(types::Error::Truncated(3)))), "{told:?}");
+            assert_eq!(worker.next_lsn(number).unwrap(), 4);
+            assert_eq!(worker.read(number, 1 << 20).unwrap().first(), 4);
+        }
+        // And without a trap as well.
+        worker.truncate_after(4).unwrap();
+        let told = worker.read(far, 1 << 20);
+        assert!(matches!(told, Err(Error::Log(types::Error::Truncated(4)))), "{told:?}");
+        assert!(worker.read(far, 1 << 20).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_log_in_the_place_of_another_is_not_taken_for_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.injected = Some(types::Injected { log_id: (1, 2), seed: 7, now_micros: 1 });
+        });
+        put(&mut worker, 1, b"value", types::Level::Disk);
+        for entry in std::fs::read_dir(temp.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        trap(&mut worker);
+        for _ in 0..2 {
+            let down = worker.tell(Sandbox::stats);
+            assert!(matches!(down, Err(Error::Down(_))), "{down:?}");
+        }
+    }
+
+    #[test]
+    fn a_watch_outlives_a_trap_unless_its_records_did_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut worker = open_with(&Limits::default(), temp.path(), |config| {
+            config.fsync_policy = types::FsyncPolicy::Os;
+        });
+        put(&mut worker, 2, b"value", types::Level::Os);
+        put(&mut worker, 1, b"lost", types::Level::Buffered);
+        let interests = [
+            types::Interest::RecordsAfter(9),
+            types::Interest::Durable(2),
+            types::Interest::RecordsAfter(2),
+            types::Interest::Durable(3),
+        ];
+        let mut answers: Vec<_> = interests
+            .into_iter()
+            .map(|interest| {
+                let (reply, answer) = oneshot::channel();
+                worker.watches.push(Watch::new(interest, reply));
+                answer
+            })
+            .collect();
+        worker.look_after_watches();
+        assert_eq!(worker.watches.len(), 4);
+        // What stands for the log is no subscription: the component traps while it looks.
+        worker.watches[0].subscription = worker.open.as_ref().map(|open| open.log);
+        worker.look_after_watches();
+        assert_eq!(worker.take_restarts().len(), 1);
+        put(&mut worker, 1, b"other", types::Level::Os);
+        worker.look_after_watches();
+        let mut answer = |number: usize| answers[number].try_recv();
+        assert!(matches!(answer(0), Ok(Err(Error::Unknown(_)))));
+        assert!(matches!(answer(1), Ok(Ok(()))));
+        assert!(answer(2).is_err(), "it waits");
+        assert!(matches!(answer(3), Ok(Err(Error::Unknown(_)))));
+        put(&mut worker, 1, b"other", types::Level::Disk);
+        worker.look_after_watches();
+        assert!(matches!(answer(2), Ok(Ok(()))));
+    }
+
+    #[test]
+    fn one_that_is_malformed_takes_no_other_with_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let worker = open(temp.path());
+        let (jobs, taken) = channel();
+        let first = append(&jobs, &[Record::put(b"a", b"b")], types::Level::Os);
+        let mut groups = Groups::of(&[Record::put(b"c", b"d")]).unwrap();
+        groups.records.data.push(0);
+        let (reply, malformed) = oneshot::channel();
+        jobs.send(Job::Append(Append { groups, level: types::Level::Os, reply })).unwrap();
+        let last = append(&jobs, &[Record::put(b"e", b"f")], types::Level::Os);
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        assert_eq!(first.blocking_recv().unwrap().result.unwrap().first, 1);
+        let malformed = malformed.blocking_recv().unwrap().result;
+        assert!(matches!(malformed, Err(Error::Log(types::Error::MalformedBatch))));
+        assert_eq!(last.blocking_recv().unwrap().result.unwrap().first, 2);
+    }
+
+    #[test]
+    fn no_more_is_gathered_than_the_memory_holds() {
+        let temp = tempfile::tempdir().unwrap();
+        let limits = Limits { memory_bytes: 8 << 20, ..Limits::default() };
+        let worker = open_with(&limits, temp.path(), |_| {});
+        let (jobs, taken) = channel();
+        let value = vec![7; 8 << 10];
+        let mut answers = Vec::new();
+        for _ in 0..1_000 {
+            answers.push(append(&jobs, &[Record::put(b"key", &value)], types::Level::Os));
+        }
+        jobs.send(Job::Stop).unwrap();
+        worker.run(&taken);
+        for (number, answer) in (1..).zip(answers) {
+            assert_eq!(answer.blocking_recv().unwrap().result.unwrap().first, number);
+        }
     }
 }

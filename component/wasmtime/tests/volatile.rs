@@ -5,6 +5,7 @@
 //! Needs root and FUSE, and `target/component/seawall.wasm`, which `cargo xtask component` makes.
 #![cfg(target_os = "linux")]
 
+use seawall_core::compress::Compression;
 use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
 use seawall_layers::history::{END, Ended, Found, History};
 use seawall_layers::machine::{self, Machine};
@@ -28,10 +29,13 @@ fn mount() -> Option<(Machine, Volatile)> {
     mounted.map_err(|why| println!("skipped: {why}")).ok()
 }
 
-fn program() -> Program {
+fn component() -> Vec<u8> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/component/seawall.wasm");
-    let component = std::fs::read(path).expect("`cargo xtask component` makes it");
-    Program::compile(&component, &Limits::default()).expect("it is the component")
+    std::fs::read(path).expect("`cargo xtask component` makes it")
+}
+
+fn program() -> Program {
+    Program::compile(&component(), &Limits::default()).expect("it is the component")
 }
 
 fn nowhen() -> u64 {
@@ -211,6 +215,66 @@ fn live(program: &Program, volatile: &mut Volatile, seed: u64, fails: bool) -> u
     drop(wal);
     std::fs::remove_dir_all(&folder).expect("nobody uses it");
     recoveries + 1
+}
+
+/// A trap opens no log again whose sync has failed: nothing told from then on would be sure.
+#[test]
+fn a_poisoned_log_stays_poisoned_after_a_trap() {
+    let Some((_machine, volatile)) = mount() else { return };
+    let starved = Limits { fuel_per_call: 120_000_000, ..Limits::default() };
+    let program = Program::compile(&component(), &starved).expect("it is the component");
+    let folder = volatile.path().join("poisoned");
+    let config = types::Config { segment_bytes_max: 16 << 20, ..program.default_config() };
+    let record = Record::put(b"key", b"value");
+    let is_poisoned = |result: Result<(), Error>| {
+        assert!(matches!(result, Err(Error::Log(types::Error::Poisoned(_)))), "{result:?}");
+    };
+    for reads in [false, true] {
+        let (wal, _) = Wal::open(&program, &folder, config.clone()).wait().expect("it opens");
+        wal.append_with(&record, types::Level::Disk).wait().expect("it is sound");
+        wal.append_with(&record, types::Level::Buffered).wait().expect("it is sound");
+        volatile.fail_next(Kind::Sync, 1, Fault::Fails(EIO));
+        if reads {
+            // What was durable before can still be read.
+            let cursor = wal.read_from(types::Start::First).wait().expect("it reads");
+            assert!(!cursor.read_batch(100).wait().expect("it reads").is_empty());
+        } else {
+            is_poisoned(wal.append_with(&record, types::Level::Disk).wait().map(drop));
+        }
+        let value = vec![3; 1_000];
+        let packed = Record::put(b"key", &value).with_compression(Compression::Zstd);
+        let lost = wal.append_batch(&vec![packed; 10_000]).wait();
+        assert!(matches!(lost, Err(Error::Unknown(_))), "{lost:?}");
+        is_poisoned(wal.append(&record).wait().map(drop));
+        is_poisoned(wal.sync().wait().map(drop));
+        assert!(wal.take_restarts().wait().expect("its thread lives").is_empty());
+        drop(wal);
+        volatile.clear_faults();
+    }
+}
+
+/// Whoever made the folder may not have made its name durable.
+#[test]
+fn a_log_in_a_folder_that_was_there_outlives_the_power() {
+    let Some((_machine, mut volatile)) = mount() else { return };
+    let program = program();
+    for seed in 0..8 {
+        let folder = volatile.path().join(format!("made-{seed}"));
+        std::fs::create_dir(&folder).expect("there is room");
+        let (wal, _) = open_default(&program, &folder);
+        wal.append_with(&Record::put(b"key", b"value"), types::Level::Disk)
+            .wait()
+            .expect("it is sound");
+        drop(wal);
+        volatile.cut(seed).expect("it mounts again");
+        let (wal, recovery) = open_default(&program, &folder);
+        assert_eq!(recovery.last, 1);
+        drop(wal);
+    }
+}
+
+fn open_default(program: &Program, folder: &Path) -> (Wal, types::Recovery) {
+    Wal::open(program, folder, program.default_config()).wait().expect("it opens")
 }
 
 #[test]

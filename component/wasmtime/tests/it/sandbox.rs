@@ -185,6 +185,24 @@ fn nothing_is_left_outside() {
     assert_eq!(names(temp.path()), ["log"]);
 }
 
+/// A name that is no text is none of the log's, and keeps nobody from it.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_name_that_is_no_text_is_passed_over() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+    let temp = tempfile::tempdir().unwrap();
+    std::fs::write(temp.path().join(OsStr::from_bytes(b"\xffx")), "theirs").unwrap();
+    std::fs::write(temp.path().join("stray"), "theirs").unwrap();
+    for last in 0..2 {
+        let opened = Wal::open(program(), temp.path(), program().default_config()).wait();
+        let (wal, recovery) = opened.unwrap();
+        assert_eq!((recovery.last, recovery.strays), (last, vec!["stray".to_owned()]));
+        wal.append(&Record::put(b"key", b"value")).wait().unwrap();
+        wal.close().wait().unwrap();
+    }
+}
+
 /// Whatever a setting is, the log works or says no: no number brings it down.
 #[test]
 fn every_setting_at_its_ends_works_or_is_refused() {
