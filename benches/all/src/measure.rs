@@ -8,7 +8,7 @@ use seawall::Level;
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How much is done.
@@ -497,12 +497,15 @@ fn append_from_threads(
     scale: &Scale,
 ) -> Outcome<Measured> {
     let records = records(work);
-    let barrier = Barrier::new(count + 1);
+    let barrier = Barrier::new(count);
+    let clock = OnceLock::new();
     let length = Duration::from_secs_f64(scale.seconds);
     let run = |writer: usize| -> Outcome<Vec<Duration>> {
         let record = &records[writer % records.len()];
         let mut times = Vec::with_capacity(4096);
         barrier.wait();
+        // The first to go on starts it; others may have to wait for a core.
+        clock.get_or_init(Clock::start);
         let start = Instant::now();
         let mut before = Duration::ZERO;
         while before < length {
@@ -513,17 +516,16 @@ fn append_from_threads(
         }
         Ok(times)
     };
-    let (clock, times) = std::thread::scope(|scope| {
+    let times = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = (0..count).map(|at| scope.spawn(move || run(at))).collect();
-        barrier.wait();
-        let clock = Clock::start();
         let mut all = Vec::new();
         for thread in threads {
             all.extend(thread.join().map_err(|_| "a writer panicked")??);
         }
-        Outcome::Ok((clock, all))
+        Outcome::Ok(all)
     })?;
+    let clock = clock.into_inner().ok_or("nobody wrote")?;
     let appended = times.len() as u64;
     let mut measured = clock.stop(appended, appended * work.record_bytes() as u64);
     measured.set_latency(times);
