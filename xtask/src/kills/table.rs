@@ -212,6 +212,7 @@ fn split(page: &str) -> Result<(&str, &str, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bug::INVARIANT_LAST;
     use super::*;
 
     #[test]
@@ -236,6 +237,15 @@ mod tests {
         assert_eq!(Row::parse(&row.line()), Some(row));
         assert_eq!(table.cheapest("name").unwrap(), (&LAYERS[5], Mark::Caught));
         assert_eq!(Row::parse("| bug | what it is | breaks |"), None);
+    }
+
+    #[test]
+    fn every_invariant_that_a_bug_may_break_is_listed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let page = read_page(root).unwrap();
+        let listed = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let listed: BTreeSet<u8> = listed.filter_map(|(number, _)| number.parse().ok()).collect();
+        assert!(listed.into_iter().eq(1..=INVARIANT_LAST));
     }
 
     #[test]
