@@ -107,8 +107,8 @@ impl Log for Open {
     }
 
     fn seek(&self, number: u64) -> Outcome<usize> {
-        // One record, not as many as its default of 8 KiB has room for. The log's last is found
-        // only where the limit is above its length.
+        // One record, not as many as its default of 8 KiB has room for. The last of a segment is
+        // found only where the limit is above its length.
         let limit = ReadLimit::max_bytes(HEADER_SIZE + self.record_bytes + 1);
         let messages = self.log()?.read(number, limit)?;
         let message = messages.iter().next().ok_or("no such message")?;
