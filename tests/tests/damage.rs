@@ -138,7 +138,7 @@ fn check_loss(
     };
     let segment = SegmentId::new(frames[at].frame.segment);
     let file = FileId::Segment(segment).name();
-    // A segment that is missing is named; nothing that is left says which records it held.
+    // A segment that is missing is named by its file; its records are not, by their numbers.
     if salvages && frames[at].is_gone && is_there(RangeKind::Missing, file) {
         assert_eq!(damage.position, Position::new(segment, 0), "{what}: {report:?}");
         return;
