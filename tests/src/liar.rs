@@ -126,7 +126,21 @@ impl World {
         } else {
             wrong.any(|(_, from, _)| *from < FRAMES_OFFSET).then_some(DeadBy::Earlier)
         };
-        Allowed { holes: is_told, dead: dead.filter(|_| is_told) }
+        Allowed { holes: is_told.then(|| self.intact() + 1), dead: dead.filter(|_| is_told) }
+    }
+
+    /// The last durable record before the first frame that a lie has touched, or the header of
+    /// whose segment it has.
+    fn intact(&self) -> u64 {
+        let durable = self.oracle.durable();
+        let Some(suspicion) = &self.suspicion else { return durable };
+        let mut frames = self.oracle.frames_within(0, durable);
+        let first = frames.find(|frame| {
+            let start = frame.start.saturating_sub(HEAD_BYTES_MAX as u64);
+            suspicion.touches(frame.segment, 0, FRAMES_OFFSET)
+                || suspicion.touches(frame.segment, start, frame.end)
+        });
+        first.map_or(durable, |frame| frame.first - 1)
     }
 
     /// Whether all that is amiss is that what says of records that they are dead was lied about.
@@ -181,7 +195,7 @@ impl World {
         // A recovery that a crash ended had nobody to tell, but it has kept what it cut.
         let is_kept = self.disk.names().any(|name| matches!(name.file, FileId::Quarantined(_)));
         let is_told = report.is_damaged() || is_kept;
-        let strictly = Allowed { holes: is_told, dead: None };
+        let strictly = Allowed { dead: None, ..self.allowed(is_told) };
         let ended = match contiguous(&self.disk, &self.oracle, &log, strictly) {
             Ok(ended) => ended,
             Err(violation) if self.may_be_dead(&log, is_told) => {
@@ -196,6 +210,11 @@ impl World {
             let is_strict = self.config.recovery == RecoveryPolicy::Strict;
             let refuses = is_strict && report.is_damaged();
             ensure!(!refuses, 10, "a strict recovery opened what it found damaged: {report:?}");
+            let intact = self.intact();
+            ensure!(last >= intact, 1, "{intact} is before all lies, {last} is left: {report:?}");
+            let (first, floor) = (log.first_lsn().get(), self.oracle.first_kept());
+            let may_begin_later = first <= floor || intact < floor;
+            ensure!(may_begin_later, 1, "{floor} is before all lies, {first} first: {report:?}");
             self.told += 1;
             self.is_over = true;
             self.opens_again(last)?;

@@ -235,8 +235,8 @@ pub fn check(
 /// What may be amiss with the records of a log.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Allowed {
-    /// Some may be left out: the opening has told of damage.
-    pub holes: bool,
+    /// From this record on some may be left out: the opening has told of damage.
+    pub holes: Option<u64>,
     /// Some may be there that a truncation took off: what says so is damaged, which was told. That
     /// of the last truncation stands in the manifest, of earlier ones in the links.
     pub dead: Option<DeadBy>,
@@ -277,7 +277,10 @@ pub fn contiguous(
         }
     })?;
     match gap {
-        Some((expected, lsn)) if lsn < expected || !(allowed.holes || ended == Ended::Damaged) => {
+        Some((expected, lsn))
+            if lsn < expected
+                || allowed.holes.map_or(ended != Ended::Damaged, |from| expected < from) =>
+        {
             broken(2, format!("LSN {lsn} comes where {expected} should"))
         }
         _ => Ok(ended),

@@ -115,9 +115,8 @@ impl Oracle {
     /// When that is less than before, or more than was appended.
     pub fn acknowledge(&mut self, durable: u64) -> Verdict<u64> {
         let before = self.durable;
-        if self.truncating.is_none() {
-            ensure!(durable >= before, 7, "durable fell from {before} to {durable}");
-        }
+        let floor = self.truncating.map_or(before, |lsn| before.min(lsn));
+        ensure!(durable >= floor, 7, "durable fell from {before} to {durable}, not to {floor}");
         let last = self.last();
         ensure!(durable <= last, 2, "durable is {durable}, the last record appended is {last}");
         self.durable = durable;
@@ -246,6 +245,11 @@ impl Oracle {
         self.durable
     }
 
+    /// The first record that no deletion may take.
+    pub fn first_kept(&self) -> u64 {
+        self.deleted_before.max(1)
+    }
+
     /// Compares what a reopened log holds: its first LSN and its last, each record having been
     /// [compared](Self::compare). Then takes that as what was appended from now on. `written`:
     /// everything up to this record must be there as well, since only the process was killed.
@@ -263,7 +267,7 @@ impl Oracle {
             self.batches_are_whole(last)?;
         }
         ensure!(last <= self.last(), 4, "{last} is there, {} the last appended", self.last());
-        let floor = self.deleted_before.max(1);
+        let floor = self.first_kept();
         ensure!(first <= floor, 1, "records before {first} are gone, deleted: before {floor}");
         if self.may_be_truncated_to(last) {
             self.bury_after(last);

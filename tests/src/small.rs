@@ -2,9 +2,10 @@
 
 use crate::disk::{Disk, Memory};
 use crate::opening::buffers;
-use crate::oracle::Content;
+use crate::oracle::{Content, Frame};
 use seawall_core::config::{Config, FsyncPolicy, Level, RecoveryPolicy, RecoveryScan};
 use seawall_core::cursor::{Cursor, Step};
+use seawall_core::error::AppendError;
 use seawall_core::id::{LogId, Lsn, SegmentId, Time};
 use seawall_core::log::{Log, SegmentInfo};
 use seawall_core::record::{Entry, Record};
@@ -73,45 +74,65 @@ pub fn content(number: u64, length: usize) -> Content {
     crate::records::record_bytes(number, length.max(8))
 }
 
-/// Appends contents as one append, at `Disk`.
-pub fn append(log: &mut Log<Memory>, disk: &mut Disk, contents: &[Content]) {
+/// Appends contents as one append, at `Disk`. Where they stand, the frame's head not counted.
+pub fn append(log: &mut Log<Memory>, disk: &mut Disk, contents: &[Content]) -> Frame {
     let records: Vec<Record<'_>> =
         contents.iter().map(|content| Record::put(&content[..8], &content[8..])).collect();
     let entries: Vec<Entry<'_>> = records.iter().map(Entry::from).collect();
-    for _ in 0..3 {
+    let claim = log.durable().lsn.get();
+    let mut taken = log.append_batch(&entries, Level::Disk);
+    if taken == Err(AppendError::Busy) {
+        // The next segment is being made.
         drive(log, disk);
-        if log.append_batch(&entries, Level::Disk).is_ok() {
-            break;
-        }
+        taken = log.append_batch(&entries, Level::Disk);
     }
+    let appended = taken.expect("it is taken in");
     drive(log, disk);
-    let number = |content: &Content| content[..8].to_vec();
-    let last = contents.last().map(number);
-    assert!(last.is_some() && log.durable() == log.appended(), "it was taken in");
+    assert_eq!(log.durable(), log.appended());
+    Frame {
+        first: appended.first.get(),
+        last: appended.last.get(),
+        segment: appended.position.segment.get(),
+        start: appended.position.offset,
+        end: log.appended().end.offset,
+        claim,
+    }
 }
 
-/// A log of about three segments with lone records and batches, and what it holds. `closed`: it was
-/// closed; otherwise its process was killed.
-pub fn build(closed: bool) -> (Disk, Vec<Content>) {
+/// A log on a disk, and what was appended to it.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The disk.
+    pub disk: Disk,
+    /// The contents, from LSN 1 on.
+    pub all: Vec<Content>,
+    /// Where they stand.
+    pub frames: Vec<Frame>,
+    /// The log was closed; otherwise its process was killed.
+    pub is_closed: bool,
+}
+
+/// A log of about so many lone records and records in batches, closed or not. 22 fill a segment.
+pub fn build(records: usize, is_closed: bool) -> Built {
     let mut disk = Disk::with_sectors(512);
     let (mut log, _) =
         open(&mut disk, config(RecoveryPolicy::PrefixValid)).expect("a new log opens");
-    let mut all = Vec::new();
-    while all.len() < 45 {
+    let (mut all, mut frames) = (Vec::new(), Vec::new());
+    while all.len() < records {
         let count = if all.len() % 7 == 3 { 4 } else { 1 };
         let from = all.len() as u64 + 1;
         let contents: Vec<_> = (from..from + count)
             .map(|number| content(number, (number * 53 % 300) as usize))
             .collect();
-        append(&mut log, &mut disk, &contents);
+        frames.push(append(&mut log, &mut disk, &contents));
         all.extend(contents);
     }
-    if closed {
+    if is_closed {
         log.close().expect("nothing else runs");
         drive(&mut log, &mut disk);
         assert!(log.is_closed());
     }
-    (disk, all)
+    Built { disk, all, frames, is_closed }
 }
 
 /// Every record that can be read, holes passed over if `skips`; a record that cannot be read ends

@@ -238,8 +238,10 @@ fn seek_through_a_life(random: &mut Random) {
         match random.below(40) {
             0 => wal.rotate().unwrap(),
             1 => {
-                wal.delete_segments_before(Lsn::new(any(random))).unwrap();
+                let before = any(random);
+                wal.delete_segments_before(Lsn::new(before)).unwrap();
                 let now = wal.stats().first_lsn.get();
+                assert!((first..=before).contains(&now), "{first} first, now {now}, not {before}");
                 model.drain(..usize::try_from(now - first).unwrap());
                 first = now;
             }

@@ -2,7 +2,8 @@
 //! on. Invariants 1 to 10, and 17: a killed writer's lock is free.
 //!
 //! The child is this same program, started with `SEAWALL_KILL_DIR` set. It reports each
-//! acknowledged append on its standard error, one write each, so that a report is whole or absent.
+//! acknowledged append on its standard error, one write each, so that a report is whole or absent,
+//! and each deletion before it asks for it.
 
 use seawall::blocking::Wal;
 use seawall::{FsyncPolicy, Level, Lsn, Record, WalConfig};
@@ -19,8 +20,10 @@ const KILLS: u64 = 200;
 /// A fresh log each so many kills, so that checking all of it stays quick.
 const KILLS_PER_LOG: u64 = 25;
 const THREADS: u64 = 3;
-/// First LSN, last LSN, thread, counter, level.
-const REPORT_BYTES: usize = 40;
+/// First LSN, last LSN, thread, counter.
+const REPORT_BYTES: usize = 32;
+/// In place of a thread: what is before the first LSN may go.
+const DELETES: u64 = u64::MAX;
 
 fn policy(name: &str) -> FsyncPolicy {
     match name {
@@ -97,21 +100,20 @@ fn append_forever(
         let level =
             if random.chance(1, 4) { Level::Disk } else { wal.config().fsync_policy.level() };
         let appended = wal.append_batch_with(&records, level).unwrap();
-        let mut report = [0; REPORT_BYTES];
-        let numbers =
-            [appended.first.get(), appended.last.get(), thread, counter - count, level as u64];
-        for (place, number) in report.chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        reports.lock().unwrap().write_all(&report).unwrap();
+        let report = |numbers: [u64; 4]| {
+            let bytes: Vec<u8> = numbers.into_iter().flat_map(u64::to_le_bytes).collect();
+            reports.lock().unwrap().write_all(&bytes).unwrap();
+        };
+        report([appended.first.get(), appended.last.get(), thread, counter - count]);
         if deletes && thread == 0 && random.chance(1, 16) {
+            report([appended.first.get(), 0, DELETES, 0]);
             wal.delete_segments_before(appended.first).unwrap();
         }
     }
 }
 
 /// Runs the child until `reports` appends are acknowledged, kills it, and returns all it reported.
-fn run_and_kill(dir: &Path, policy_name: &str, round: u64, reports: u64) -> Vec<[u64; 5]> {
+fn run_and_kill(dir: &Path, policy_name: &str, round: u64, reports: u64) -> Vec<[u64; 4]> {
     let mut child = Command::new(std::env::current_exe().unwrap())
         .args(["child", "--exact", "--nocapture", "--test-threads=1"])
         .env("SEAWALL_KILL_DIR", dir)
@@ -152,17 +154,22 @@ fn kill_under(policy_name: &str) {
     for log in 0..KILLS / KILLS_PER_LOG {
         let temp = tempfile::tempdir().unwrap();
         let mut known: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
+        let mut deleted_before = 1;
         for kill in 0..KILLS_PER_LOG {
             let round = log * KILLS_PER_LOG + kill;
             let reports = run_and_kill(temp.path(), policy_name, round, 1 + random.below(150));
-            for [first, last, thread, counter, _] in reports {
+            for [first, last, thread, counter] in reports {
+                if thread == DELETES {
+                    deleted_before = deleted_before.max(first);
+                    continue;
+                }
                 for (lsn, counter) in (first..=last).zip(counter..) {
                     let (key, value) = content(scale(policy_name), round, thread, counter);
                     let before = known.insert(lsn, [key, value].concat());
                     assert!(before.is_none(), "round {round}: LSN {lsn} was given twice");
                 }
             }
-            check(temp.path(), policy_name, round, &mut known);
+            check(temp.path(), policy_name, round, deleted_before, &mut known);
         }
         let (wal, _) = Wal::open(config(temp.path(), policy_name)).unwrap();
         let segments = wal.stats().segments;
@@ -177,13 +184,21 @@ fn kill_under(policy_name: &str) {
     }
 }
 
-/// Opens the log and compares it with what was acknowledged; what it holds is known from then on.
-fn check(dir: &Path, policy_name: &str, round: u64, known: &mut BTreeMap<u64, Vec<u8>>) {
+/// Opens the log and compares it with what was acknowledged and not deleted; what it holds is known
+/// from then on.
+fn check(
+    dir: &Path,
+    policy_name: &str,
+    round: u64,
+    deleted_before: u64,
+    known: &mut BTreeMap<u64, Vec<u8>>,
+) {
     let (wal, info) = Wal::open(config(dir, policy_name)).unwrap();
     assert!(!info.corruption_detected, "round {round}: {info:?}");
     let entries = rest(wal.iter().unwrap());
     let mut found = BTreeMap::new();
-    let first = if deletes(policy_name) { info.report.first_lsn.get() } else { 1 };
+    let first = info.report.first_lsn.get();
+    assert!(first <= deleted_before, "round {round}: {first} is the first, not {deleted_before}");
     known.retain(|lsn, _| *lsn >= first);
     for (expected, entry) in (first..).zip(&entries) {
         assert_eq!(entry.lsn, Lsn::new(expected), "round {round}: LSNs are dense");

@@ -74,15 +74,20 @@ Examples:
 #[derive(Debug, PartialEq, Eq)]
 enum Command {
     Help,
-    Test { fast: bool },
-    Component,
-    Examples,
-    Fuzz,
-    Schedules,
-    Tidy,
-    Prove { seconds: u64 },
+    Test {
+        fast: bool,
+    },
+    /// One step of the tables in a process of its own.
+    Alone(&'static str),
+    /// One step of the tables in this process, which another has started for it.
+    Step(String),
+    Prove {
+        seconds: u64,
+    },
     Kills(kills::Options),
-    Mutants { shard: String },
+    Mutants {
+        shard: String,
+    },
 }
 
 const PROVE_SECONDS_DEFAULT: u64 = 60;
@@ -103,18 +108,26 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Command::Test { fast } => run::all(&root, steps::TEST, fast, &[]),
-        Command::Component => run::alone(&root, component::build),
-        Command::Examples => run::alone(&root, examples::run),
-        Command::Fuzz => run::alone(&root, fuzz::run),
-        Command::Schedules => run::alone(&root, schedules::slice),
-        Command::Tidy => run::alone(&root, tidy::check),
+        Command::Alone(name) => match steps::named(name) {
+            Some(step) => run::alone(&root, step),
+            None => no_step(name),
+        },
+        Command::Step(name) => match steps::named(&name).map(|step| step.action) {
+            Some(steps::Action::Call(function)) => run::here(&root, function),
+            _ => no_step(&name),
+        },
         Command::Prove { seconds } => {
             let environment = [("SEAWALL_PROVE_SECONDS", seconds.to_string())];
             run::all(&root, steps::PROVE, false, &environment)
         }
         Command::Kills(options) => kills::command(&root, &options),
-        Command::Mutants { shard } => run::alone(&root, |root| mutants::run(root, &shard)),
+        Command::Mutants { shard } => run::here(&root, |root| mutants::run(root, &shard)),
     }
+}
+
+fn no_step(name: &str) -> ExitCode {
+    eprintln!("xtask: no function is the step `{name}`");
+    ExitCode::from(2)
 }
 
 fn parse(arguments: &[String]) -> Result<Command, String> {
@@ -125,11 +138,12 @@ fn parse(arguments: &[String]) -> Result<Command, String> {
     match words[..] {
         ["test"] => Ok(Command::Test { fast: false }),
         ["test", "--fast"] => Ok(Command::Test { fast: true }),
-        ["component"] => Ok(Command::Component),
-        ["examples"] => Ok(Command::Examples),
-        ["fuzz"] => Ok(Command::Fuzz),
-        ["schedules"] => Ok(Command::Schedules),
-        ["tidy"] => Ok(Command::Tidy),
+        ["component"] => Ok(Command::Alone("component")),
+        ["examples"] => Ok(Command::Alone("examples")),
+        ["fuzz"] => Ok(Command::Alone("fuzz")),
+        ["schedules"] => Ok(Command::Alone("schedules")),
+        ["tidy"] => Ok(Command::Alone("tidy")),
+        ["step", name] => Ok(Command::Step(name.to_string())),
         ["prove"] => Ok(Command::Prove { seconds: PROVE_SECONDS_DEFAULT }),
         ["prove", "--seconds", seconds] => parse_seconds(seconds),
         ["prove", option] if option.starts_with("--seconds=") => {
@@ -196,10 +210,11 @@ mod tests {
         check("test --help", &Ok(Command::Help));
         check("test", &Ok(Command::Test { fast: false }));
         check("test --fast", &Ok(Command::Test { fast: true }));
-        check("component", &Ok(Command::Component));
-        check("examples", &Ok(Command::Examples));
-        check("fuzz", &Ok(Command::Fuzz));
-        check("tidy", &Ok(Command::Tidy));
+        for name in ["component", "examples", "fuzz", "schedules", "tidy"] {
+            check(name, &Ok(Command::Alone(name)));
+            assert!(steps::named(name).is_some());
+        }
+        check("step miri", &Ok(Command::Step("miri".to_string())));
         check("prove", &Ok(Command::Prove { seconds: 60 }));
         check("prove --seconds 5", &Ok(Command::Prove { seconds: 5 }));
         check("prove --seconds=5", &Ok(Command::Prove { seconds: 5 }));

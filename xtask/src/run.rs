@@ -13,11 +13,13 @@
 //! other than a test, and one more `skipped` for each step that was skipped: so it never reads
 //! `0 failed` when the exit code says otherwise, and names every hole.
 //!
-//! **Architecture Invariant:** a step that fails, or hangs, stops no other step. Where a person
-//! watches, at a terminal, nothing is ended for being slow: there is Ctrl-C.
+//! **Architecture Invariant:** a step that fails, or hangs, stops no other step: each is a process,
+//! of cargo or of this program itself, that can be ended. Where a person watches, at a terminal,
+//! nothing is ended for being slow: there is Ctrl-C. A step that should run tests and runs none
+//! has failed.
 
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
@@ -70,13 +72,29 @@ pub(crate) fn all(
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs one function as a command of its own, without a summary.
-pub(crate) fn alone(root: &Path, function: impl FnOnce(&Path) -> Outcome) -> ExitCode {
+/// Runs one step as a command of its own, without a summary.
+pub(crate) fn alone(root: &Path, step: &Step) -> ExitCode {
+    let (outcome, _) = one(root, step, &[], io::stderr().is_terminal());
+    if let Outcome::Failed(why) | Outcome::Skipped(why) = &outcome {
+        println!("{}: {why}", step.name);
+    }
+    if outcome == Outcome::Passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// What a step's own process ends with when it was skipped. The reason is the last line it prints.
+const SKIPPED: u8 = 77;
+
+/// Runs one function in this process.
+pub(crate) fn here(root: &Path, function: impl FnOnce(&Path) -> Outcome) -> ExitCode {
     match function(root) {
         Outcome::Passed => ExitCode::SUCCESS,
-        Outcome::Failed(why) | Outcome::Skipped(why) => {
+        Outcome::Failed(why) => {
             println!("{why}");
             ExitCode::FAILURE
+        }
+        Outcome::Skipped(why) => {
+            println!("{why}");
+            ExitCode::from(SKIPPED)
         }
     }
 }
@@ -87,10 +105,6 @@ fn one(
     environment: Environment<'_>,
     watched: bool,
 ) -> (Outcome, Option<Tally>) {
-    let arguments = match step.action {
-        Action::Call(function) => return (function(root), None),
-        Action::Cargo(arguments) => arguments,
-    };
     if let Some((target, missing)) = step.target
         && let Err(why) = machine::ensure_target(target)
     {
@@ -100,10 +114,22 @@ fn one(
         };
         return (outcome, None);
     }
-    let line = steps::command_line(step, arguments);
-    println!("$ cargo {}", line.join(" "));
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(line).current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut command = match step.action {
+        Action::Call(_) => {
+            let mut command = Command::new(own_program());
+            command.args(["step", step.name]);
+            command
+        }
+        Action::Cargo(arguments) => {
+            let line = steps::command_line(step, arguments);
+            println!("$ cargo {}", line.join(" "));
+            let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+            let mut command = Command::new(cargo);
+            command.args(line);
+            command
+        }
+    };
+    command.current_dir(root).stdin(Stdio::null()).stdout(Stdio::piped());
     command.envs(step.environment);
     command.envs(environment.iter().map(|(name, value)| (name, value)));
     let limit = if watched { None } else { step.limit };
@@ -111,26 +137,43 @@ fn one(
         lead_a_group(&mut command);
     }
     match command.spawn() {
-        Ok(child) => follow(child, arguments[0] == "test", limit),
-        Err(error) => (Outcome::Failed(format!("cargo did not start: {error}")), None),
+        Ok(child) => follow(child, step, limit),
+        Err(error) => (Outcome::Failed(format!("it did not start: {error}")), None),
     }
 }
 
+/// This program, also where a newer one has been built in its place meanwhile.
+fn own_program() -> PathBuf {
+    let running = PathBuf::from("/proc/self/exe");
+    if running.exists() { running } else { std::env::current_exe().unwrap_or(running) }
+}
+
 /// Shows a child's output as it comes, and counts the tests in it.
-fn follow(mut child: Child, tests: bool, limit: Option<Duration>) -> (Outcome, Option<Tally>) {
+fn follow(mut child: Child, step: &Step, limit: Option<Duration>) -> (Outcome, Option<Tally>) {
     let (sender, receiver) = channel();
     if let Some(output) = child.stdout.take() {
         std::thread::spawn(move || relay(output, &sender));
     }
     let status = wait(&mut child, limit);
-    let tally = collect(&receiver);
+    let (tally, last) = collect(&receiver);
     let outcome = match status {
-        Ok(Some(status)) if status.success() => Outcome::Passed,
-        Ok(Some(status)) => Outcome::Failed(format!("cargo: {status}")),
+        Ok(Some(status)) => outcome(step, status, tally, last),
         Ok(None) => Outcome::Failed("ended: it ran longer than it may".to_string()),
-        Err(error) => Outcome::Failed(format!("lost sight of cargo: {error}")),
+        Err(error) => Outcome::Failed(format!("lost sight of it: {error}")),
     };
-    (outcome, tests.then_some(tally))
+    (outcome, step.tests.then_some(tally))
+}
+
+/// What came of a step that ended like this, with so many tests, and said this last.
+fn outcome(step: &Step, status: ExitStatus, tally: Tally, last: String) -> Outcome {
+    let is_call = matches!(step.action, Action::Call(_));
+    match status.code() {
+        Some(0) if step.tests && tally.ran() == 0 => Outcome::Failed("no test ran".to_string()),
+        Some(0) => Outcome::Passed,
+        Some(code) if is_call && code == i32::from(SKIPPED) => Outcome::Skipped(last),
+        Some(1) if is_call => Outcome::Failed(last),
+        _ => Outcome::Failed(format!("it ended with {status}")),
+    }
 }
 
 /// How a child ended; nothing, if it had to be ended.
@@ -165,7 +208,8 @@ pub(crate) fn end(child: &mut Child) {
     let _ = child.kill();
 }
 
-fn relay(output: ChildStdout, sender: &Sender<Tally>) {
+/// Passes each line on to our own output and to `sender`.
+fn relay(output: ChildStdout, sender: &Sender<String>) {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     // Bytes, not text: a test may print anything.
@@ -173,24 +217,26 @@ fn relay(output: ChildStdout, sender: &Sender<Tally>) {
         // If our own output is gone, nobody is looking; the counts and the exit code still matter.
         let mut screen = std::io::stdout();
         let _ = screen.write_all(&line).and_then(|()| screen.flush());
-        if let Some(tally) = Tally::of_line(&String::from_utf8_lossy(&line))
-            && sender.send(tally).is_err()
-        {
+        if sender.send(String::from_utf8_lossy(&line).trim_end().to_string()).is_err() {
             return;
         }
         line.clear();
     }
 }
 
-fn collect(receiver: &Receiver<Tally>) -> Tally {
-    let mut sum = Tally::default();
+/// The tests that were counted in a child's lines, and the last of these.
+fn collect(receiver: &Receiver<String>) -> (Tally, String) {
+    let (mut sum, mut last) = (Tally::default(), String::new());
     loop {
         match receiver.recv_timeout(LATE_OUTPUT) {
-            Ok(tally) => sum += tally,
-            Err(RecvTimeoutError::Disconnected) => return sum,
+            Ok(line) => {
+                sum += Tally::of_line(&line).unwrap_or_default();
+                last = line;
+            }
+            Err(RecvTimeoutError::Disconnected) => return (sum, last),
             Err(RecvTimeoutError::Timeout) => {
                 println!("a process that a test left behind still holds the output; going on");
-                return sum;
+                return (sum, last);
             }
         }
     }
@@ -300,11 +346,32 @@ mod tests {
         lead_a_group(&mut command);
         let start = Instant::now();
         let child = command.spawn().unwrap();
-        let (outcome, tally) = follow(child, false, Some(Duration::from_millis(300)));
+        let step = steps::named("component").unwrap();
+        let (outcome, tally) = follow(child, step, Some(Duration::from_millis(300)));
         assert!(matches!(outcome, Outcome::Failed(why) if why.contains("longer")));
         assert_eq!(tally, None);
         // Sooner than LATE_OUTPUT: nothing was left that could hold the output open.
         assert!(start.elapsed() < Duration::from_secs(2));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_step_says_why_and_runs_tests_where_it_should() {
+        let outcome = |code: u8, step, passed| {
+            let exit = Command::new("sh").args(["-c", &format!("exit {code}")]).status().unwrap();
+            let tally = Tally { passed, ..Tally::default() };
+            outcome(steps::named(step).unwrap(), exit, tally, "why".to_string())
+        };
+        let no_test = Outcome::Failed("no test ran".to_string());
+        assert_eq!(outcome(0, "component", 0), Outcome::Passed);
+        assert_eq!(outcome(SKIPPED, "miri", 0), Outcome::Skipped("why".to_string()));
+        assert_eq!(outcome(1, "schedules", 0), failed());
+        assert!(matches!(outcome(9, "miri", 1), Outcome::Failed(why) if why.contains('9')));
+        assert!(matches!(outcome(1, "tests", 1), Outcome::Failed(why) if why.contains('1')));
+        for step in ["miri", "schedules", "tests", "layers"] {
+            assert_eq!(outcome(0, step, 0), no_test);
+            assert_eq!(outcome(0, step, 1), Outcome::Passed);
+        }
     }
 
     #[test]

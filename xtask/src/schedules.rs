@@ -33,6 +33,8 @@ fn run(root: &Path, schedules: Option<&str>) -> Outcome {
     if let Some(schedules) = schedules {
         tests.arg("--release").env("SEAWALL_SCHEDULES", schedules);
     }
+    // These would count for more.
+    tests.env_remove("CARGO_ENCODED_RUSTFLAGS");
     tests.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", root.join("target/schedules"));
     if std::env::var_os("TMPDIR").is_none() && Path::new(IN_MEMORY).is_dir() {
         tests.env("TMPDIR", IN_MEMORY);

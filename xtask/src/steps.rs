@@ -32,6 +32,7 @@ pub(crate) enum Missing {
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Action {
+    /// A function, which runs in a process of its own: it can be ended with all that it started.
     Call(fn(&Path) -> Outcome),
     /// The arguments of a cargo command line.
     Cargo(&'static [&'static str]),
@@ -43,6 +44,8 @@ pub(crate) struct Step {
     pub(crate) action: Action,
     /// Left out by `--fast`.
     pub(crate) slow: bool,
+    /// It runs tests: there must be some, and they are counted.
+    pub(crate) tests: bool,
     pub(crate) environment: Option<(&'static str, &'static str)>,
     pub(crate) target: Option<(&'static str, Missing)>,
     /// Longer than this is a hang, and a failure.
@@ -51,7 +54,15 @@ pub(crate) struct Step {
 
 impl Step {
     const fn new(name: &'static str, action: Action) -> Self {
-        Self { name, action, slow: false, environment: None, target: None, limit: Some(LIMIT) }
+        Self {
+            name,
+            action,
+            slow: false,
+            tests: false,
+            environment: None,
+            target: None,
+            limit: Some(LIMIT),
+        }
     }
 
     const fn call(name: &'static str, function: fn(&Path) -> Outcome) -> Self {
@@ -60,6 +71,14 @@ impl Step {
 
     const fn cargo(name: &'static str, arguments: &'static [&'static str]) -> Self {
         Self::new(name, Action::Cargo(arguments))
+    }
+
+    const fn test(name: &'static str, arguments: &'static [&'static str]) -> Self {
+        Self::cargo(name, arguments).tests()
+    }
+
+    const fn tests(self) -> Self {
+        Self { tests: true, ..self }
     }
 
     /// For as long as the caller asked for.
@@ -162,14 +181,14 @@ pub(crate) const TEST: &[Step] = &[
     Step::cargo("core, wasm", CORE).on("wasm32-unknown-unknown", Missing::Fails),
     Step::call("component", component::build),
     Step::call("examples", examples::run).slow(),
-    Step::cargo("tests", TESTS),
-    Step::cargo("tests, all features", TESTS_OF_FEATURES),
-    Step::call("miri", miri::run).slow(),
-    Step::call("schedules", schedules::slice).slow(),
+    Step::test("tests", TESTS),
+    Step::test("tests, all features", TESTS_OF_FEATURES),
+    Step::call("miri", miri::run).tests().slow(),
+    Step::call("schedules", schedules::slice).tests().slow(),
     Step::call("fuzz", fuzz::run).slow(),
     Step::call("kills, slice", kills::slice).slow(),
     Step::call("file systems", machine::prepare_file_systems).slow(),
-    Step::cargo("layers", LAYERS).slow(),
+    Step::test("layers", LAYERS).slow(),
     Step::cargo("library alone", CHECK).slow(),
     Step::cargo("feature tracing", CHECK_TRACING).slow(),
     Step::cargo("feature metrics", CHECK_METRICS).slow(),
@@ -186,15 +205,20 @@ pub(crate) const PROVE: &[Step] = &[
     Step::call("file systems", machine::prepare_file_systems),
     Step::call("component", component::build),
     Step::cargo("prove, report", REPORT).unlimited(),
-    Step::cargo("prove", PROOFS).unlimited(),
-    Step::cargo("prove layers", LAYERS_PROVED).unlimited(),
-    Step::cargo("prove, 32 bits", TESTS_OF_32_BITS)
+    Step::test("prove", PROOFS).unlimited(),
+    Step::test("prove layers", LAYERS_PROVED).unlimited(),
+    Step::test("prove, 32 bits", TESTS_OF_32_BITS)
         .on("i686-unknown-linux-musl", Missing::Skips)
         .unlimited(),
-    Step::call("schedules", schedules::all).unlimited(),
+    Step::call("prove schedules", schedules::all).tests().unlimited(),
     Step::call("fuzz", fuzz::run),
-    Step::call("kills", kills::all),
+    Step::call("prove kills", kills::all).unlimited(),
 ];
+
+/// The step with this name.
+pub(crate) fn named(name: &str) -> Option<&'static Step> {
+    TEST.iter().chain(PROVE).find(|step| step.name == name)
+}
 
 /// The cargo command line of a step, without `cargo` itself.
 ///
@@ -242,18 +266,32 @@ mod tests {
     }
 
     #[test]
-    fn names_are_unique() {
+    fn a_name_means_one_thing() {
         for steps in [TEST, PROVE] {
             let mut names: Vec<_> = steps.iter().map(|step| step.name).collect();
             names.sort_unstable();
             names.dedup();
             assert_eq!(names.len(), steps.len());
         }
+        for step in PROVE {
+            if let (Action::Call(one), Action::Call(other)) =
+                (step.action, named(step.name).unwrap().action)
+            {
+                assert!(std::ptr::fn_addr_eq(one, other), "{}", step.name);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_runs_tests_has_them_counted() {
+        for step in TEST.iter().chain(PROVE) {
+            let Action::Cargo(arguments) = step.action else { continue };
+            assert_eq!(step.tests, arguments[0] == "test", "{}", step.name);
+        }
     }
 
     #[test]
     fn the_fast_table_still_runs_tests() {
-        assert!(TEST.iter().any(|step| !step.slow
-            && matches!(step.action, Action::Cargo(arguments) if arguments[0] == "test")));
+        assert!(TEST.iter().any(|step| !step.slow && step.tests));
     }
 }

@@ -141,7 +141,7 @@ pub trait Log: Send + Sync {
         Ok(())
     }
 
-    /// An append for a task; `None`: it blocks, and runs on a blocking thread.
+    /// An append for a task; `None`: it blocks, and one to the device runs on a blocking thread.
     fn append_task<'a>(&'a self, _record: &'a [u8], _level: Level) -> Option<Appending<'a>> {
         None
     }

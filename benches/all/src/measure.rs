@@ -8,7 +8,7 @@ use seawall::Level;
 use serde::{Deserialize, Serialize};
 use std::hint::black_box;
 use std::path::Path;
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::time::{Duration, Instant};
 
 /// How much is done.
@@ -497,12 +497,15 @@ fn append_from_threads(
     scale: &Scale,
 ) -> Outcome<Measured> {
     let records = records(work);
-    let barrier = Barrier::new(count + 1);
+    let barrier = Barrier::new(count);
+    let clock = OnceLock::new();
     let length = Duration::from_secs_f64(scale.seconds);
     let run = |writer: usize| -> Outcome<Vec<Duration>> {
         let record = &records[writer % records.len()];
         let mut times = Vec::with_capacity(4096);
         barrier.wait();
+        // The first to go on starts it; others may have to wait for a core.
+        clock.get_or_init(Clock::start);
         let start = Instant::now();
         let mut before = Duration::ZERO;
         while before < length {
@@ -513,17 +516,16 @@ fn append_from_threads(
         }
         Ok(times)
     };
-    let (clock, times) = std::thread::scope(|scope| {
+    let times = std::thread::scope(|scope| {
         let run = &run;
         let threads: Vec<_> = (0..count).map(|at| scope.spawn(move || run(at))).collect();
-        barrier.wait();
-        let clock = Clock::start();
         let mut all = Vec::new();
         for thread in threads {
             all.extend(thread.join().map_err(|_| "a writer panicked")??);
         }
-        Outcome::Ok((clock, all))
+        Outcome::Ok(all)
     })?;
+    let clock = clock.into_inner().ok_or("nobody wrote")?;
     let appended = times.len() as u64;
     let mut measured = clock.stop(appended, appended * work.record_bytes() as u64);
     measured.set_latency(times);
@@ -536,7 +538,10 @@ fn append_from_tasks(
     count: usize,
     scale: &Scale,
 ) -> Outcome<Measured> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
+    // A log that blocks has a thread for each append under way; the runtime's default is no more
+    // than 512.
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().max_blocking_threads(count.max(512)).build()?;
     let length = Duration::from_secs_f64(scale.seconds);
     let records: Arc<[Vec<u8>]> = records(work).into();
     let clock = Clock::start();
@@ -585,7 +590,8 @@ fn append_from_one_task(log: &Arc<dyn Log>, work: Work, scale: &Scale) -> Outcom
     runtime.block_on(task)?
 }
 
-/// One append: as a future if the log has one, else on a blocking thread.
+/// One append: as a future if the log has one; else by a call, on a blocking thread if it waits for
+/// the device. What goes to the page cache takes less than to hand it to another thread.
 async fn append_from_task(
     log: &Arc<dyn Log>,
     writer: usize,
@@ -595,6 +601,9 @@ async fn append_from_task(
     let at = writer % records.len();
     if let Some(appending) = log.append_task(&records[at], level) {
         return appending.await;
+    }
+    if level != Level::Disk {
+        return log.append(writer, &records[at], level);
     }
     let (log, records) = (log.clone(), records.clone());
     let work = move || log.append(writer, &records[at], level);

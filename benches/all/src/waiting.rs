@@ -4,11 +4,11 @@
 
 use crate::contestant::Outcome;
 use crate::floor::Synced;
-use crate::measure::Measured;
+use crate::measure::{Clock, Measured};
 use rustix::thread::futex::{self, Flags};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Barrier, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
 /// Threads, the last of which to come makes the sync.
@@ -20,10 +20,20 @@ struct Threads {
     round: AtomicU32,
     is_over: AtomicBool,
     synced: Mutex<Synced>,
+    /// Behind this all threads have been started.
+    started: Barrier,
+    clock: OnceLock<Clock>,
 }
 
 impl Threads {
+    fn synced(&self) -> MutexGuard<'_, Synced> {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self) -> Outcome<()> {
+        self.started.wait();
+        // The first to go on starts it.
+        self.clock.get_or_init(|| self.synced().begin());
         while !self.is_over.load(Ordering::Acquire) {
             let round = self.round.load(Ordering::Acquire);
             if self.joined.fetch_add(1, Ordering::AcqRel) + 1 < self.writers {
@@ -33,7 +43,7 @@ impl Threads {
                 }
                 continue;
             }
-            let went_on = self.synced.lock().unwrap_or_else(PoisonError::into_inner).step();
+            let went_on = self.synced().step();
             self.joined.store(0, Ordering::Relaxed);
             self.is_over.store(!matches!(went_on, Ok(true)), Ordering::Release);
             self.round.store(round + 1, Ordering::Release);
@@ -44,19 +54,21 @@ impl Threads {
     }
 }
 
-pub(crate) fn threads(mut synced: Synced, writers: usize) -> Outcome<Measured> {
-    let clock = synced.begin();
+pub(crate) fn threads(synced: Synced, writers: usize) -> Outcome<Measured> {
     let threads = Threads {
         writers: u32::try_from(writers)?,
         joined: AtomicU32::new(0),
         round: AtomicU32::new(0),
         is_over: AtomicBool::new(false),
         synced: Mutex::new(synced),
+        started: Barrier::new(writers),
+        clock: OnceLock::new(),
     };
     std::thread::scope(|scope| {
         let all: Vec<_> = (0..writers).map(|_| scope.spawn(|| threads.write())).collect();
         all.into_iter().try_for_each(|thread| thread.join().map_err(|_| "a writer panicked")?)
     })?;
+    let clock = threads.clock.into_inner().ok_or("nobody wrote")?;
     let synced = threads.synced.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(synced.end(&clock, writers))
 }

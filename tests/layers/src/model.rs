@@ -47,13 +47,12 @@ impl Model {
 
     /// Takes note of what the log says is durable.
     pub fn acknowledge(&mut self, durable: u64) {
-        if self.truncating.is_none() {
-            assert!(
-                durable >= self.durable,
-                "invariant 7: durable fell from {} to {durable}",
-                self.durable
-            );
-        }
+        let floor = self.truncating.map_or(self.durable, |lsn| self.durable.min(lsn));
+        assert!(
+            durable >= floor,
+            "invariant 7: durable fell from {} to {durable}, not to {floor}",
+            self.durable
+        );
         let last = self.appended.keys().next_back().copied().unwrap_or(self.durable);
         assert!(
             durable <= last.max(self.durable),

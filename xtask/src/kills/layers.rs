@@ -222,6 +222,7 @@ impl Workshop {
             .stdin(Stdio::null());
         if let Some(flags) = flags {
             let target = self.target.with_extension("schedules");
+            command.env_remove("CARGO_ENCODED_RUSTFLAGS");
             command.env("RUSTFLAGS", flags).env("CARGO_TARGET_DIR", target);
         }
         let output = command.output().map_err(|why| format!("cargo did not start: {why}"))?;

@@ -2,7 +2,7 @@
 
 use super::bug::Bug;
 use super::layers::{LAYERS, Layer};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const PAGE: &str = "docs/PROOF.md";
@@ -49,6 +49,15 @@ pub(super) struct Row {
 impl Row {
     pub(super) fn is_caught(&self) -> bool {
         self.marks.iter().any(|mark| matches!(mark, Mark::Caught | Mark::Hangs))
+    }
+
+    /// Whether the test that is named is there, or none is because nothing failed.
+    fn is_by_one_of(&self, functions: &BTreeSet<String>) -> bool {
+        let name = self.test.rsplit("::").next().unwrap_or_default();
+        match name {
+            "" => !self.marks.contains(&Mark::Caught),
+            name => functions.contains(name) || self.test.starts_with("the program: "),
+        }
     }
 
     /// The layers that have not been tried, by their numbers.
@@ -135,8 +144,10 @@ impl Table {
         std::fs::write(root.join(PAGE), text).map_err(|why| format!("{PAGE}: {why}"))
     }
 
-    /// Whether the table names exactly these bugs, and says that each is caught.
-    pub(super) fn check(&self, bugs: &[Bug]) -> Result<(), String> {
+    /// Whether the table names exactly these bugs, and says that each is caught, by tests that are
+    /// there.
+    pub(super) fn check(&self, root: &Path, bugs: &[Bug]) -> Result<(), String> {
+        let functions = functions(root)?;
         let again = "run `cargo xtask kills --bug NAME` for it";
         for bug in bugs {
             match self.rows.get(&bug.name) {
@@ -147,6 +158,10 @@ impl Table {
                 Some(row) if row.what != bug.what || row.breaks != bug.breaks() => {
                     return Err(format!("{PAGE} describes {} otherwise: {again}", bug.name));
                 }
+                Some(row) if !row.is_by_one_of(&functions) => {
+                    let test = &row.test;
+                    return Err(format!("{PAGE}: {}: there is no test {test}: {again}", bug.name));
+                }
                 Some(_) => {}
             }
         }
@@ -156,13 +171,31 @@ impl Table {
         }
     }
 
-    /// The cheapest layer that catches a bug; one that it makes hang only if there is no other.
-    pub(super) fn cheapest(&self, bug: &str) -> Result<&'static Layer, String> {
+    /// The cheapest layer that catches a bug, and how; one that it makes hang only if there is no
+    /// other.
+    pub(super) fn cheapest(&self, bug: &str) -> Result<(&'static Layer, Mark), String> {
         let row = self.rows.get(bug).ok_or_else(|| format!("{PAGE} does not name {bug}"))?;
         let find = |wanted| row.marks.iter().position(|mark| *mark == wanted);
         let at = find(Mark::Caught).or_else(|| find(Mark::Hangs));
-        at.map(|at| &LAYERS[at]).ok_or_else(|| format!("{PAGE}: no layer catches {bug}"))
+        at.map(|at| (&LAYERS[at], row.marks[at]))
+            .ok_or_else(|| format!("{PAGE}: no layer catches {bug}"))
     }
+}
+
+/// The names of all functions in the sources.
+fn functions(root: &Path) -> Result<BTreeSet<String>, String> {
+    let mut names = BTreeSet::new();
+    for file in crate::tidy::files(root)? {
+        let path = root.join(file);
+        if path.extension().is_some_and(|extension| extension == "rs")
+            // What was deleted and not committed has none.
+            && let Ok(text) = std::fs::read_to_string(&path)
+        {
+            let rests = text.split("fn ").skip(1);
+            names.extend(rests.filter_map(|rest| Some(rest.split_once('(')?.0.to_string())));
+        }
+    }
+    Ok(names)
 }
 
 fn read_page(root: &Path) -> Result<String, String> {
@@ -179,6 +212,7 @@ fn split(page: &str) -> Result<(&str, &str, &str), String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::bug::INVARIANT_LAST;
     use super::*;
 
     #[test]
@@ -197,12 +231,31 @@ mod tests {
         row.marks.clone_from(&marks);
         let mut table = Table::default();
         table.put(row.clone());
-        assert_eq!(table.cheapest("name").unwrap(), &LAYERS[2]);
+        assert_eq!(table.cheapest("name").unwrap(), (&LAYERS[2], Mark::Hangs));
         row.marks[5] = Mark::Caught;
         table.put(row.clone());
         assert_eq!(Row::parse(&row.line()), Some(row));
-        assert_eq!(table.cheapest("name").unwrap(), &LAYERS[5]);
+        assert_eq!(table.cheapest("name").unwrap(), (&LAYERS[5], Mark::Caught));
         assert_eq!(Row::parse("| bug | what it is | breaks |"), None);
+    }
+
+    #[test]
+    fn every_invariant_that_a_bug_may_break_is_listed() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let page = read_page(root).unwrap();
+        let listed = page.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
+        let listed: BTreeSet<u8> = listed.filter_map(|(number, _)| number.parse().ok()).collect();
+        assert!(listed.into_iter().eq(1..=INVARIANT_LAST));
+    }
+
+    #[test]
+    fn a_test_that_is_named_is_there() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let functions = functions(root).unwrap();
+        for row in Table::read(root).unwrap().rows.values() {
+            assert!(row.is_by_one_of(&functions), "{}: there is no test {}", row.bug, row.test);
+        }
+        assert!(!functions.contains("there_was_never_one"), "not as a string");
     }
 
     #[test]

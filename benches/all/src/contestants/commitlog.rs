@@ -1,7 +1,7 @@
 //! commitlog: segments with an index beside each.
 
 use crate::contestant::{Ability, Contestant, Log, Outcome, Seen, Setup};
-use commitlog::message::{MessageBuf, MessageSet};
+use commitlog::message::{HEADER_SIZE, MessageBuf, MessageSet};
 use commitlog::{LogOptions, ReadLimit};
 use seawall::Level;
 use std::path::Path;
@@ -40,12 +40,15 @@ impl Contestant for CommitLog {
         let segment_bytes = setup.segments.bytes_or(SEGMENT_BYTES_DEFAULT);
         options.segment_max_bytes(usize::try_from(segment_bytes)?);
         options.message_max_bytes(BATCH_BYTES_MAX);
-        Ok(Box::new(Open { log: Mutex::new(commitlog::CommitLog::new(options)?) }))
+        let log = Mutex::new(commitlog::CommitLog::new(options)?);
+        Ok(Box::new(Open { log, record_bytes: 0 }))
     }
 }
 
 struct Open {
     log: Mutex<commitlog::CommitLog>,
+    /// How long a record is that is sought; all have one length.
+    record_bytes: usize,
 }
 
 impl Open {
@@ -96,11 +99,18 @@ impl Log for Open {
     }
 
     fn index(&mut self) -> Outcome<u64> {
-        Ok(self.log()?.next_offset())
+        let log = self.log()?;
+        let (count, some) = (log.next_offset(), log.read(0, ReadLimit::max_bytes(READ_BYTES))?);
+        drop(log);
+        self.record_bytes = some.iter().next().map_or(0, |message| message.payload().len());
+        Ok(count)
     }
 
     fn seek(&self, number: u64) -> Outcome<usize> {
-        let messages = self.log()?.read(number, ReadLimit::default())?;
+        // One record, not as many as its default of 8 KiB has room for. The last of a segment is
+        // found only where the limit is above its length.
+        let limit = ReadLimit::max_bytes(HEADER_SIZE + self.record_bytes + 1);
+        let messages = self.log()?.read(number, limit)?;
         let message = messages.iter().next().ok_or("no such message")?;
         Ok(message.payload().len())
     }
