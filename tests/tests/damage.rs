@@ -5,7 +5,7 @@
 //! flipped under every policy.
 
 use seawall_core::config::RecoveryPolicy;
-use seawall_core::id::{Position, SegmentId};
+use seawall_core::id::SegmentId;
 use seawall_core::recover::{RangeKind, Report};
 use seawall_core::wire::header::FRAMES_OFFSET;
 use seawall_core::wire::name::{FileId, FileName};
@@ -137,12 +137,6 @@ fn check_loss(
         return;
     };
     let segment = SegmentId::new(frames[at].frame.segment);
-    let file = FileId::Segment(segment).name();
-    // A segment that is missing is named by its file; its records are not, by their numbers.
-    if salvages && frames[at].is_gone && is_there(RangeKind::Missing, file) {
-        assert_eq!(damage.position, Position::new(segment, 0), "{what}: {report:?}");
-        return;
-    }
     assert_eq!(damage.first_lost.get(), *first_lost, "{what}: {report:?}");
     let last_whole = wholes().next_back().map_or(0, |left| left.frame.last);
     let last_known = last_whole.max(damage.durable.get());

@@ -229,6 +229,7 @@ impl Judge<'_> {
         ranges.extend(self.doubtful_ranges());
         self.broken_ranges(damage.is_some(), cuts, &mut ranges);
         let (kept, end) = self.kept(cuts);
+        let damage = damage.map(|damage| self.from_missing(damage, &kept));
         let manifest = self.new_manifest(&kept, end, damage.is_some());
         if self.is_rebuilt && !is_new {
             let (file, is_there) = (FileId::Manifest.name(), self.files.has_manifest);
@@ -317,6 +318,17 @@ impl Judge<'_> {
             durable,
             proof: if durable > last_good { proof } else { Proof::Header },
         })
+    }
+
+    /// Of a log that is whole but for a missing segment, what is lost begins behind what is kept
+    /// before that one.
+    fn from_missing(&self, damage: Damage, kept: &Kept) -> Damage {
+        let (None, Some(missing)) = (self.broken, self.walk.arrangement.missing.first()) else {
+            return damage;
+        };
+        let before = kept.sealed.iter().rev().find(|info| info.segment < *missing);
+        let last = before.and_then(|info| info.end).map(|end| end.last_lsn);
+        Damage { first_lost: last.map_or(self.walk.manifest.first_lsn, Lsn::next), ..damage }
     }
 
     /// Whether the segment in which the log had been durable, as the manifest says, was never moved
