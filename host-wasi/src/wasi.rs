@@ -5,11 +5,14 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use wasip2::filesystem::preopens::get_directories;
 use wasip2::filesystem::types::{
-    Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
+    Advice, Descriptor, DescriptorFlags, DescriptorType, ErrorCode, OpenFlags, PathFlags,
 };
 
 /// A host may give less, and gives no more in one call.
 const READ_BYTES_MAX: usize = 64 << 10;
+
+/// How often the host is asked to let go of what it caches.
+const LET_GO_TRIES: u32 = 4;
 
 /// A folder that the host has handed over.
 #[derive(Debug)]
@@ -156,7 +159,15 @@ impl File for WasiFile {
     }
 
     fn sync_data(&self) -> Result<(), Refusal> {
-        self.descriptor.sync_data().map_err(refusal)
+        let synced = self.descriptor.sync_data().map_err(refusal);
+        if synced.is_err() {
+            // The host may go on showing what the device does not have. One call leaves what
+            // another processor has just put there; there is nothing else to be tried.
+            for _ in 0..LET_GO_TRIES {
+                self.descriptor.advise(0, 0, Advice::DontNeed).ok();
+            }
+        }
+        synced
     }
 
     fn set_bytes(&self, bytes: u64) -> Result<(), Refusal> {

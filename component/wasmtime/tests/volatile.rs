@@ -6,8 +6,10 @@
 #![cfg(target_os = "linux")]
 
 use seawall_core::compress::Compression;
+use seawall_layers::block::{BlockDevice, FORMATS};
+use seawall_layers::disk::{Class, Failing, Target, Unflushed};
 use seawall_layers::fuse::{CHANGES, Fault, Kind, Volatile};
-use seawall_layers::history::{END, Ended, Found, History};
+use seawall_layers::history::{END, Ended, Found, History, MARK};
 use seawall_layers::machine::{self, Machine};
 use seawall_layers::seeds;
 use seawall_layers::volatile::{EIO, ENOSPC};
@@ -250,6 +252,69 @@ fn a_poisoned_log_stays_poisoned_after_a_trap() {
         assert!(wal.take_restarts().wait().expect("its thread lives").is_empty());
         drop(wal);
         volatile.clear_faults();
+    }
+}
+
+/// What the page cache shows after a failed sync the device does not have: on ext4, xfs and btrfs
+/// over blocks that fail, as it is on the FUSE file system there is none.
+#[test]
+fn a_poisoned_log_that_is_opened_again_shows_what_the_device_has() {
+    let program = program();
+    let value = MARK.repeat(60_000 / MARK.len());
+    for format in FORMATS {
+        let mut failures = 0;
+        let tried = machine::enter().and_then(|machine| {
+            let block = BlockDevice::new(&machine, format)?;
+            let base = block.image();
+            for nth in 1..=4 {
+                block.set_image(&base);
+                let mounted = block.mount()?;
+                let folder = mounted.path().join("wal");
+                let append = |wal: &Wal, value: &[u8]| {
+                    wal.append_with(&Record::put(b"key", value), types::Level::Disk).wait()
+                };
+                let (wal, _) = open_default(&program, &folder);
+                append(&wal, b"sound").expect("nothing fails yet");
+                block.with_disk(|disk| {
+                    disk.failed = 0;
+                    let target = Target::Write(Class::Data);
+                    disk.failing.push(Failing { target, nth, count: 1 });
+                });
+                let appended = append(&wal, &value);
+                let has_failed = block.with_disk(|disk| {
+                    disk.failing.clear();
+                    disk.failed > 0
+                });
+                assert!(!has_failed || appended.is_err(), "{}: {appended:?}", format.name);
+                drop(wal);
+                let (wal, recovery) = open_default(&program, &folder);
+                let shown = recovery.last;
+                failures += u32::from(has_failed);
+                let last = append(&wal, b"after").expect("it is sound").last;
+                assert_eq!(last, shown + 1);
+                drop(wal);
+                let log = block.with_disk(|disk| disk.log.clone());
+                mounted.unmount()?;
+                // The power goes right then.
+                block.set_image(&base.at(
+                    &log,
+                    log.len(),
+                    Unflushed::Torn { sector_bytes: 4_096, seed: nth },
+                ));
+                let mounted = block.mount()?;
+                let (wal, recovery) = open_default(&program, &mounted.path().join("wal"));
+                let place = format!("{}, write {nth}, failed {has_failed}", format.name);
+                assert_eq!((recovery.last, recovery.damage.is_some()), (last, false), "{place}");
+                drop(wal);
+                mounted.unmount()?;
+            }
+            Ok(())
+        });
+        if let Err(why) = tried {
+            println!("skipped: {}: {why}", format.name);
+        } else {
+            assert!(failures > 0, "{}: nothing came of failures", format.name);
+        }
     }
 }
 
