@@ -229,7 +229,7 @@ impl Judge<'_> {
         ranges.extend(self.doubtful_ranges());
         self.broken_ranges(damage.is_some(), cuts, &mut ranges);
         let (kept, end) = self.kept(cuts);
-        let damage = damage.map(|damage| self.from_missing(damage, &kept));
+        let damage = damage.map(|damage| self.starting_at_missing(damage, &kept));
         let manifest = self.new_manifest(&kept, end, damage.is_some());
         if self.is_rebuilt && !is_new {
             let (file, is_there) = (FileId::Manifest.name(), self.files.has_manifest);
@@ -322,7 +322,7 @@ impl Judge<'_> {
 
     /// Of a log that is whole but for a missing segment, what is lost begins behind what is kept
     /// before that one.
-    fn from_missing(&self, damage: Damage, kept: &Kept) -> Damage {
+    fn starting_at_missing(&self, damage: Damage, kept: &Kept) -> Damage {
         let (None, Some(missing)) = (self.broken, self.walk.arrangement.missing.first()) else {
             return damage;
         };
