@@ -40,7 +40,10 @@ impl Sandbox {
             .memory_size(limits.memory_bytes)
             .table_elements(limits.table_elements)
             .build();
-        let context = WasiCtxBuilder::new().build();
+        let mut context = WasiCtxBuilder::new();
+        // The thread is the log's own, and has nothing else to do while a call blocks.
+        context.allow_blocking_current_thread(true);
+        let context = context.build();
         let room = Room { context, table: ResourceTable::new(), limits: bounds };
         let mut store = Store::new(program.engine(), room);
         store.limiter(|room| &mut room.limits);
@@ -67,7 +70,6 @@ impl Sandbox {
         config: &types::Config,
     ) -> Called<(ResourceAny, types::Recovery)> {
         let (store, instance) = self.ready()?;
-        // The thread is the log's own, and has nothing else to do while a call blocks.
         let folder = Dir::new(folder, FsPerms::ReadWrite, OpenMode::READ | OpenMode::WRITE, true);
         let folder = store.data_mut().table.push(Descriptor::Dir(folder))?;
         let lent = Resource::new_borrow(folder.rep());
