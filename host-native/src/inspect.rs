@@ -52,7 +52,7 @@ pub(crate) fn open_folder(config: WalConfig) -> Result<(Arc<Folder>, RecoveryInf
     let (view, mut info) = inspect(&executor, &config)?;
     let last = view.end.lsn;
     // Only who looks again needs signs, and has them from then on.
-    let seen = Mutex::new(Seen { view, signs: None, behind: Vec::new() });
+    let seen = Mutex::new(Seen { view, signs: None, behind: Vec::new(), last: None });
     let (visited, look) = (Visited::default(), Mutex::new(()));
     let forks = sys::forks();
     let folder = Arc::new(Folder { config, forks, executor, seen, visited, look });
@@ -123,11 +123,14 @@ pub(crate) fn refresh(folder: &Folder) -> Result<bool, Error> {
         return Ok(has_grown);
     }
     let config = WalConfig { scan: RecoveryScan::Tail, ..folder.config.clone() };
-    let (view, _) = inspect(&folder.executor, &config)?;
+    let (view, info) = inspect(&folder.executor, &config)?;
     let end = view.end.end;
     let file = folder.executor.open_anew(end.segment, Access::Read).ok();
-    let behind = file.and_then(|file| read_behind(&file, end.offset)).unwrap_or_default();
-    let now = Seen { view, signs, behind };
+    let behind = file.as_ref().and_then(|file| read_head(file, end.offset, u64::MAX));
+    let last = info.report.last_frame.filter(|last| last.segment == end.segment);
+    let last =
+        file.zip(last).and_then(|(file, last)| LastFrame::of(&file, last.offset, end.offset));
+    let now = Seen { view, signs, behind: behind.unwrap_or_default(), last };
     let mut seen = folder.seen();
     let was = std::mem::replace(&mut *seen, now).view;
     folder.visited.keep_only(seen.view.segments.iter().copied());
@@ -141,11 +144,27 @@ pub(crate) struct Seen {
     signs: Option<Signs>,
     /// What stood behind the last frame.
     behind: Vec<u8>,
+    /// The last frame, if it is known. A full disk may undo what a writer was just writing.
+    last: Option<LastFrame>,
 }
 
-/// As much as shows that a frame begins.
-fn read_behind(file: &File, offset: u64) -> Option<Vec<u8>> {
-    let mut bytes = vec![0; HEAD_BYTES_MAX];
+/// A frame's head, which its checksum is in.
+#[derive(Clone, PartialEq, Eq, Debug)]
+struct LastFrame {
+    offset: u64,
+    head: Vec<u8>,
+}
+
+impl LastFrame {
+    fn of(file: &File, offset: u64, end: u64) -> Option<Self> {
+        Some(Self { offset, head: read_head(file, offset, end)? })
+    }
+}
+
+/// As much as shows that a frame begins, and which, up to `end` at most.
+fn read_head(file: &File, offset: u64, end: u64) -> Option<Vec<u8>> {
+    let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+    let mut bytes = vec![0; HEAD_BYTES_MAX.min(left)];
     let read = sys::read_at(file, &mut bytes, offset).ok()?;
     bytes.truncate(read);
     Some(bytes)
@@ -176,9 +195,10 @@ const GROWTH_READ_BYTES: usize = 16 << 10;
 /// Goes on from the last frame that was seen, and says whether there are more. `None`: nothing can
 /// be said by that.
 fn grow(folder: &Folder) -> Option<bool> {
-    let (last, end, was_behind) = {
+    let (last, end, was_behind, last_frame) = {
         let seen = folder.seen();
-        (*seen.view.segments.last()?, seen.view.end, seen.behind.clone())
+        let Seen { view, behind, last, .. } = &*seen;
+        (*view.segments.last()?, view.end, behind.clone(), last.clone())
     };
     // Behind the end of one that has ended, by a truncation maybe, nothing is the log's.
     if last.end.is_some() || end.end.segment != last.segment {
@@ -188,7 +208,13 @@ fn grow(folder: &Folder) -> Option<bool> {
     if identity.salt != last.salt {
         return None;
     }
-    let behind = read_behind(&file, end.end.offset)?;
+    let is_there = |frame: &LastFrame| {
+        LastFrame::of(&file, frame.offset, end.end.offset).as_ref() == Some(frame)
+    };
+    if !last_frame.as_ref().is_none_or(is_there) {
+        return None;
+    }
+    let behind = read_head(&file, end.end.offset, u64::MAX)?;
     let is_same = behind == was_behind;
     if is_same && is_zero(&behind) {
         return Some(false);
@@ -206,10 +232,11 @@ fn grow(folder: &Folder) -> Option<bool> {
     });
     let mut piece_bytes = GROWTH_READ_BYTES;
     let mut bytes = Vec::new();
+    let mut newest = None;
     while let Some((from, _)) = scan.wants().filter(|_| !scan.is_searching()) {
         bytes.resize(piece_bytes, 0);
         let read = sys::read_at(&file, &mut bytes, from).ok()?;
-        scan.feed(&bytes[..read], |_| {});
+        scan.feed(&bytes[..read], |found| newest = Some(found.offset));
         if read < bytes.len() {
             scan.ends_at(from + read as u64);
         }
@@ -226,10 +253,11 @@ fn grow(folder: &Folder) -> Option<bool> {
         return is_final.then_some(false);
     }
     sync_shown(&file).ok()?;
-    let behind = read_behind(&file, report.end)?;
+    let behind = read_head(&file, report.end, u64::MAX)?;
+    let newest = newest.and_then(|offset| LastFrame::of(&file, offset, report.end));
     let end = Position::new(last.segment, report.end);
     let mut seen = folder.seen();
-    seen.behind = behind;
+    (seen.behind, seen.last) = (behind, newest);
     seen.view.end = Watermark { lsn: report.next_lsn.previous(), end };
     Some(true)
 }
