@@ -69,7 +69,6 @@ impl Wal {
         folder: cap_std::fs::Dir,
         config: WalConfig,
     ) -> Result<(Self, RecoveryInfo), Error> {
-        config.to_core()?;
         Self::open_dir(Dir::from_cap_std(folder), config)
     }
 

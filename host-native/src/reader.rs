@@ -136,20 +136,21 @@ impl Source {
         }
     }
 
+    /// How far may be shown.
+    fn visible(&self, visibility: Visibility) -> Watermark {
+        match (self, visibility) {
+            (Self::Live(engine), Visibility::Durable) => engine.durable(),
+            (Self::Live(engine), Visibility::Written) => engine.written(),
+            (Self::Folder(folder), _) => folder.seen().view.end,
+        }
+    }
+
     /// How far may be shown, and the last record appended.
     fn end(&self, visibility: Visibility) -> (Watermark, Lsn) {
+        let visible = self.visible(visibility);
         match self {
-            Self::Live(engine) => {
-                let visible = match visibility {
-                    Visibility::Durable => engine.durable(),
-                    Visibility::Written => engine.written(),
-                };
-                (visible, engine.appended().lsn)
-            }
-            Self::Folder(folder) => {
-                let end = folder.seen().view.end;
-                (end, end.lsn)
-            }
+            Self::Live(engine) => (visible, engine.appended().lsn),
+            Self::Folder(_) => (visible, visible.lsn),
         }
     }
 }
@@ -355,10 +356,9 @@ impl Reading {
 
     /// The end of what may be shown is where the record to come will be, whatever its position.
     fn without_end(&self, start: Start) -> Start {
-        match (start, self.source.end(self.visibility).0) {
-            (Start::Position(at), visible) if at == visible.end => Start::Lsn(visible.lsn.next()),
-            _ => start,
-        }
+        let Start::Position(at) = start else { return start };
+        let visible = self.source.visible(self.visibility);
+        if at == visible.end { Start::Lsn(visible.lsn.next()) } else { start }
     }
 
     /// Whether the record is in the cursor's segment for certain.
@@ -370,7 +370,7 @@ impl Reading {
         let last_lsn = match info.end {
             Some(end) => end.last_lsn,
             None => {
-                let (visible, _) = self.source.end(self.visibility);
+                let visible = self.source.visible(self.visibility);
                 if visible.end.segment != info.segment {
                     return false;
                 }
@@ -700,7 +700,7 @@ impl Reading {
     }
 
     fn limit_now(&mut self) -> u64 {
-        let (visible, _) = self.source.end(self.visibility);
+        let visible = self.source.visible(self.visibility);
         self.visible = visible.lsn;
         self.limit_at(visible)
     }
@@ -718,7 +718,7 @@ impl Reading {
     /// Sees whether more may be shown by now, here or in the next segment. It decides all by one
     /// look at the end: between two the segment may have ended.
     fn go_on(&mut self) -> Result<bool, Error> {
-        let (visible, _) = self.source.end(self.visibility);
+        let visible = self.source.visible(self.visibility);
         self.visible = visible.lsn;
         let current = self.cursor.segment();
         if visible.end.segment > current.segment && current.end.is_none() {

@@ -69,6 +69,19 @@ impl Interpose for Gate {
     }
 }
 
+/// A log whose durable writes the gate may hold up; whatever its first append needs is there.
+fn gated(dir: &Path, gate: &Arc<Gate>) -> Wal {
+    let interpose: Arc<dyn Interpose> = gate.clone();
+    let config = WalConfig {
+        fsync_policy: FsyncPolicy::Always,
+        interpose: Some(interpose),
+        ..WalConfig::in_dir(dir)
+    };
+    let (wal, _) = Wal::open(config).unwrap();
+    wal.append(&Record::put(b"key", b"first")).unwrap();
+    wal
+}
+
 /// A task of an executor that has ended: only its wakers hold it, and where one is called the task
 /// goes.
 struct Task {
@@ -108,13 +121,7 @@ async fn append(wal: seawall::Wal) {
 fn a_task_that_goes_on_the_thread_that_wakes_it_may_have_the_last_handle() {
     let temp = tempfile::tempdir().unwrap();
     let (gate, is_reached, go_on) = Gate::new(None);
-    let config = WalConfig {
-        fsync_policy: FsyncPolicy::Always,
-        interpose: Some(gate.clone()),
-        ..WalConfig::in_dir(temp.path())
-    };
-    let (wal, _) = Wal::open(config).unwrap();
-    wal.append(&Record::put(b"key", b"value")).unwrap();
+    let wal = gated(temp.path(), &gate);
     gate.arm();
     let (task, is_dropped) = task(Box::pin(append(wal.into())));
     poll(&task, &Waker::from(task.clone()));
@@ -156,14 +163,8 @@ fn a_meter_may_have_the_last_handle() {
 fn the_lock_is_held_until_a_commit_that_a_reader_makes_has_come_back() {
     let temp = tempfile::tempdir().unwrap();
     let (gate, is_reached, go_on) = Gate::new(Some(thread::current().id()));
-    let config = WalConfig {
-        fsync_policy: FsyncPolicy::Always,
-        interpose: Some(gate.clone()),
-        ..WalConfig::in_dir(temp.path())
-    };
-    let (wal, _) = Wal::open(config).unwrap();
+    let wal = gated(temp.path(), &gate);
     let mut appended = 1;
-    wal.append(&Record::put(b"key", b"first")).unwrap();
     let mut reader = wal.iter().unwrap();
     while reader.next_record().unwrap().is_some() {}
     let held = Mutex::new(Some(wal));
@@ -205,13 +206,7 @@ fn the_lock_is_held_until_a_commit_that_a_reader_makes_has_come_back() {
 fn a_waker_that_is_replaced_may_hold_another_wait() {
     let temp = tempfile::tempdir().unwrap();
     let (gate, is_reached, go_on) = Gate::new(None);
-    let config = WalConfig {
-        fsync_policy: FsyncPolicy::Always,
-        interpose: Some(gate.clone()),
-        ..WalConfig::in_dir(temp.path())
-    };
-    let (wal, _) = Wal::open(config).unwrap();
-    wal.append(&Record::put(b"key", b"first")).unwrap();
+    let wal = gated(temp.path(), &gate);
     let wal = seawall::Wal::from(wal);
     gate.arm();
     let mut shared: Future = Box::pin(append(wal.clone()));

@@ -222,14 +222,7 @@ fn append_and_drain(
         }
         let claim = log.durable().lsn.get();
         let Ok(appended) = log.append(&Entry::from(&record), Level::Disk) else { continue };
-        let frame = Frame {
-            first: appended.first.get(),
-            last: appended.last.get(),
-            segment: appended.position.segment.get(),
-            start: appended.position.offset,
-            end: log.appended().end.offset,
-            claim,
-        };
+        let frame = Frame::of(log, &appended, claim);
         let content: Vec<u8> = [record.key, record.value].concat();
         oracle.append(frame, core::iter::once(content))?;
         while let Some(command) = log.poll_command() {

@@ -5,12 +5,14 @@
 //! nothing comes back from the dead, 5 no number is given twice, 7 acknowledgements are monotone,
 //! 18 what a reader saw is not taken back.
 
+use crate::disk::Memory;
 use crate::random::Hash;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
+use seawall_core::log::{Appended, Log};
 
 /// A record's content as the oracle compares it: key and value in one.
 pub type Content = Vec<u8>;
@@ -92,6 +94,20 @@ pub struct Oracle {
 
 fn at(lsn: u64) -> usize {
     usize::try_from(lsn.wrapping_sub(1)).unwrap_or(usize::MAX)
+}
+
+impl Frame {
+    /// What a log has just taken, of which it had said so much was durable.
+    pub fn of(log: &Log<Memory>, appended: &Appended, claim: u64) -> Self {
+        Self {
+            first: appended.first.get(),
+            last: appended.last.get(),
+            segment: appended.position.segment.get(),
+            start: appended.position.offset,
+            end: log.appended().end.offset,
+            claim,
+        }
+    }
 }
 
 impl Oracle {

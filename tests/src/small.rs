@@ -89,14 +89,7 @@ pub fn append(log: &mut Log<Memory>, disk: &mut Disk, contents: &[Content]) -> F
     let appended = taken.expect("it is taken in");
     drive(log, disk);
     assert_eq!(log.durable(), log.appended());
-    Frame {
-        first: appended.first.get(),
-        last: appended.last.get(),
-        segment: appended.position.segment.get(),
-        start: appended.position.offset,
-        end: log.appended().end.offset,
-        claim,
-    }
+    Frame::of(log, &appended, claim)
 }
 
 /// A log on a disk, and what was appended to it.

@@ -246,14 +246,7 @@ impl World {
         };
         match result {
             Ok(appended) => {
-                let frame = Frame {
-                    first: appended.first.get(),
-                    last: appended.last.get(),
-                    segment: appended.position.segment.get(),
-                    start: appended.position.offset,
-                    end: log.appended().end.offset,
-                    claim,
-                };
+                let frame = Frame::of(log, &appended, claim);
                 self.tell(|| format!("appended {frame:?}"));
                 self.appenders.push((frame.last, level));
                 self.oracle.append(frame, contents.into_iter())

@@ -167,8 +167,7 @@ pub(super) enum MakeStep {
 impl Spare {
     /// Whether it is there, the command that makes it is on its way, or its time will come.
     pub(super) const fn is_seen_to(&self) -> bool {
-        let is_made = matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. });
-        is_made || matches!(self, Self::Failed { .. })
+        matches!(self, Self::Ready(_) | Self::Making { is_running: true, .. } | Self::Failed { .. })
     }
 
     /// When it is to be tried again, if it could not be made.

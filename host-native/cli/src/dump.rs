@@ -29,7 +29,6 @@ impl Dump {
         if !out.is_json {
             out.line("segment      offset      bytes kind          LSN    records    durable")?;
         }
-        let mut status = 0;
         for frame in frames.by_ref() {
             let frame = match frame {
                 Ok(frame) => frame,
@@ -37,7 +36,7 @@ impl Dump {
                 Err(error) => {
                     out.finish()?;
                     complain(error);
-                    (status, out.status_known) = (2, 2);
+                    out.status_known = 2;
                     continue;
                 }
             };
@@ -77,7 +76,7 @@ impl Dump {
             }
         }
         self.print_gaps(&frames, out)?;
-        Ok(status)
+        Ok(out.status_known)
     }
 
     fn print_gaps(&self, frames: &inspect::Frames, out: &mut Output) -> Result<(), Failure> {

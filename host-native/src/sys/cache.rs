@@ -108,8 +108,7 @@ pub(crate) fn let_go(file: &File) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn let_go(_file: &File) {}
 
-/// Whether the device has all of a file, or is at work on none of it at least. `None`: nobody
-/// knows.
+/// Whether the device has all of a file, and is at work on none of it. `None`: nobody knows.
 pub(crate) fn is_clean(file: &File) -> Option<bool> {
     let pages = pages(file, 0, 0)?;
     Some(pages.dirty == 0 && pages.under_writeback == 0)
